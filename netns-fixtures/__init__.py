@@ -1,0 +1,26 @@
+"""Topologies of hosts, switches and routers in short YAML, built from network namespaces.
+
+    with build(load("two-hosts")) as lab:
+        lab.in_node("red", work)
+
+README.md beside this file describes the keys. Tests, the demo and labs use the same files.
+"""
+
+from netplug.fixtures.load import load, names, parse_topology
+from netplug.fixtures.running import Place, Running, build
+from netplug.fixtures.topology import End, Link, Node, StaticRoute, Switch, Topology
+
+__all__ = [
+    "End",
+    "Link",
+    "Node",
+    "Place",
+    "Running",
+    "StaticRoute",
+    "Switch",
+    "Topology",
+    "build",
+    "load",
+    "names",
+    "parse_topology",
+]

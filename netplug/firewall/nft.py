@@ -1,0 +1,482 @@
+"""The nft backend: intents into one table `netplug` for each family, over nfnetlink.
+
+Every apply and undo is one atomic transaction, found and removed by key: nothing is ever
+listed to add or remove a port. What the sets mean is said in `nft_layout`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from netplug.errors import Conflict, KernelRefused
+from netplug.firewall import Firewall
+from netplug.firewall.intent import Accept, Base, Intent, Publish, SpoofGuard
+from netplug.firewall.legacy import legacy_drops
+from netplug.firewall.nft_accept import (
+    accept_comment,
+    accept_places,
+    accept_rules,
+    dropping_chains,
+    possible_places,
+)
+from netplug.firewall.nft_layout import (
+    FAMILIES,
+    LAYOUTS,
+    OWNER,
+    TABLE,
+    WORDS,
+    Element,
+    Elements,
+    Layout,
+    Scope,
+    compute_elements,
+    element_text,
+    pack_element,
+    possible_elements,
+    rule_userdata,
+    scope_of,
+)
+from netplug.kernel import nftables as nf
+from netplug.kernel.conntrack import flush_udp
+from netplug.kernel.nfnetlink import Message, Nfnetlink, Refusal, Reply, pack_comment
+from netplug.model import Family
+
+TAKEN = (errno.EEXIST, errno.EBUSY)  # EBUSY: the key with other data, before Linux 6.2
+TRIES = 5  # another process may add or remove the same element between our look and our step
+OWNED_SETS: dict[Scope, tuple[str, ...]] = {
+    4: ("publish_ip", "publish_any"),
+    6: ("publish_ip", "publish_any"),
+    "bridge": ("guarded", "macs"),
+}
+REPAIR = "somebody flushed the firewall: run netplug repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One element of an intent and what the kernel holds under its key."""
+
+    element: Element
+    wanted: tuple[nf.RawElement, ...]
+    found: tuple[nf.RawElement | None, ...]
+
+    @property
+    def equal(self) -> bool:
+        return all(
+            f is not None and (f.key, f.end, f.data) == (w.key, w.end, w.data)
+            for w, f in zip(self.wanted, self.found, strict=True)
+        )
+
+    @property
+    def ours(self) -> bool:
+        """Present, and either shared by intent or marked with the same owner."""
+        if not self.element.comment.startswith(OWNER):
+            return self.equal
+        return self.found[0] is not None and self.found[0].comment == self.element.comment
+
+
+class NftFirewall:
+    """`fd` is the host's network namespace. Safe to share between threads; close it.
+
+    `legacy` lets a bridge through the old xtables, which nf_tables cannot reach.
+    """
+
+    name = "nft"
+
+    def __init__(self, fd: int, legacy: Firewall | None = None) -> None:
+        self._fd = fd
+        self._link = Nfnetlink(fd)
+        self._legacy = legacy
+
+    @staticmethod
+    def usable(fd: int) -> str | None:
+        """None where nf_tables works in this namespace, else why it does not."""
+        try:
+            with Nfnetlink(fd) as link:
+                link.dump(nf.all_chains(nf.IPV4))
+        except (KernelRefused, OSError) as error:
+            return str(error)
+        return None
+
+    def close(self) -> None:
+        self._link.close()
+
+    # -- the protocol ----------------------------------------------------------------------
+
+    def present(self, intent: Intent) -> str | None:
+        if isinstance(intent, Base):
+            return self._compare_base(LAYOUTS[intent.family])
+        if isinstance(intent, Accept):
+            return self._compare_accept(intent)
+        return self._compare_elements(intent)
+
+    def apply(self, intent: Intent) -> bool:
+        if isinstance(intent, Base):
+            return self._apply_base(LAYOUTS[intent.family])
+        if isinstance(intent, Accept):
+            return self._apply_accept(intent)
+        if isinstance(intent, Publish):
+            absent = self._apply_owned(intent)
+            flush_udp(self._fd, intent.family, intent.mappings, gone=False)
+            return absent
+        if isinstance(intent, SpoofGuard):
+            return self._apply_owned(intent)
+        return self._apply_shared(intent)
+
+    def undo(self, intent: Intent) -> None:
+        if isinstance(intent, Base):
+            self._transact([nf.delete_table(FAMILIES[intent.family], TABLE)], gone=True)
+        elif isinstance(intent, Accept):
+            self._undo_accept(intent)
+        else:
+            self._undo_elements(intent)
+            if isinstance(intent, Publish):
+                flush_udp(self._fd, intent.family, intent.mappings, gone=True)
+
+    def remove_owned(self, owner: str) -> int:
+        count = 0
+        for scope, name, element in self._owned_elements():
+            if element.comment == OWNER + owner:
+                message = nf.delete_elements(FAMILIES[scope], TABLE, name, [element])
+                count += not self._transact(message, gone=True)
+        return count
+
+    def owners(self) -> set[str]:
+        return {e.comment.removeprefix(OWNER) for _, _, e in self._owned_elements()}
+
+    def foreign_drops(self) -> list[str]:
+        """Words on foreign chains that drop container traffic and cannot be opened by us."""
+        words = []
+        chains = self._chains()
+        families: tuple[Family, ...] = (4, 6)
+        for family in families:
+            for chain in dropping_chains(chains, family):
+                if self._locked(chain):
+                    words.append(
+                        f"chain {chain.name} of table {WORDS_BY_NUMBER[chain.family]}"
+                        f" {chain.table} drops what it does not know, and its owner lets nobody"
+                        " else change it: add the bridges to a trusted zone there"
+                    )
+            if self._legacy is None:
+                words += legacy_drops(self._fd, family)
+        return list(dict.fromkeys(words))
+
+    # -- base ------------------------------------------------------------------------------
+
+    def _compare_base(self, layout: Layout) -> str | None:
+        """Names every missing set, chain or rule.
+
+        A table whose rules are all there is whole: the kernel lets no chain go that has
+        rules, and no set that a rule looks into. So one dump answers in the good case.
+        """
+        family, table = FAMILIES[layout.scope], f"table {WORDS[layout.scope]} {TABLE}"
+        lacking_rules = self._compare_rules(layout, family)
+        if not lacking_rules:
+            return ""
+        questions = [nf.get_table(family, TABLE)]
+        questions += [nf.get_set(family, TABLE, item.name) for item in layout.sets]
+        questions += [nf.get_chain(family, TABLE, chain.name) for chain in layout.chains]
+        answers = self._link.ask(questions)
+        names = [f"set {item.name}" for item in layout.sets]
+        names += [f"chain {chain.name}" for chain in layout.chains]
+        if isinstance(answers[0], Refusal):
+            return None
+        missing = [n for n, a in zip(names, answers[1:], strict=True) if isinstance(a, Refusal)]
+        return f"{table} lacks {', '.join(missing + lacking_rules)}"
+
+    def _compare_rules(self, layout: Layout, family: int) -> list[str]:
+        found: dict[str, list[bytes]] = {chain.name: [] for chain in layout.chains}
+        for reply in self._link.dump(nf.all_rules(family, TABLE)):
+            rule = nf.read_rule(reply)
+            found.setdefault(rule.chain, []).append(rule.userdata)
+        words = []
+        for chain in layout.chains:
+            rules = layout.rules_of(chain.name)
+            # What was typed by hand has the comment alone; what we wrote has a digest too.
+            forms = [(rule_userdata(rule), pack_comment(rule.comment)) for rule in rules]
+            held = found[chain.name]
+            if len(held) == len(forms) and all(h in f for h, f in zip(held, forms, strict=True)):
+                continue
+            gone = [
+                f'the rule "{rule.why}" of chain {chain.name}'
+                for rule, form in zip(rules, forms, strict=True)
+                if not any(userdata in form for userdata in held)
+            ]
+            words += gone or [f"the right rules in chain {chain.name} (others stand between)"]
+        return words
+
+    def _apply_base(self, layout: Layout) -> bool:
+        before = self._compare_base(layout)
+        if before == "":
+            return False
+        family = FAMILIES[layout.scope]
+        batch = [nf.new_table(family, TABLE)]
+        batch += [
+            nf.new_set(family, TABLE, item.shape, number)
+            for number, item in enumerate(layout.sets, 1)
+        ]
+        for chain in layout.chains:
+            batch.append(nf.new_chain(family, TABLE, chain))
+            batch.append(nf.flush_chain(family, TABLE, chain.name))
+        batch += [
+            nf.new_rule(family, TABLE, rule.chain, code=rule.code, userdata=rule_userdata(rule))
+            for rule in layout.rules
+        ]
+        refusals = self._link.transact(batch)
+        if refusals:
+            table = f"{WORDS[layout.scope]} {TABLE}"
+            hint = ""
+            if refusals[0].errno in TAKEN:
+                hint = f"another layout is in the way: nft delete table {table}; netplug repair"
+            raise _refused(f"nf_tables refuses table {table}", refusals[0], hint)
+        return True
+
+    # -- elements --------------------------------------------------------------------------
+
+    def _read(self, scope: Scope, elements: Iterable[Element]) -> list[Held]:
+        """What the kernel holds for each element, by key."""
+        layout, family = LAYOUTS[scope], FAMILIES[scope]
+        wanted = [(element, pack_element(layout, element)) for element in elements]
+        questions = [
+            nf.get_element(family, TABLE, element.set, raw)
+            for element, raws in wanted
+            for raw in raws
+        ]
+        answers = iter(self._link.ask(questions))
+        return [
+            Held(element, raws, tuple(_found(raw, next(answers)) for raw in raws))
+            for element, raws in wanted
+        ]
+
+    def _compare_elements(self, intent: Elements) -> str | None:
+        scope = scope_of(intent)
+        wanted = set(compute_elements(intent))
+        held = self._read(scope, possible_elements(intent))
+        lacking = [h.element for h in held if h.element in wanted and not (h.equal and h.ours)]
+        surplus = [h.element for h in held if h.element not in wanted and h.equal]
+        if not any(h.found[0] for h in held):
+            return None
+        words = [f"{e.set} lacks {_element_words(scope, e)}" for e in lacking]
+        words += [f"{e.set} has {_element_words(scope, e)}" for e in surplus]
+        return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
+
+    def _apply_shared(self, intent: Elements) -> bool:
+        scope = scope_of(intent)
+        wanted = set(compute_elements(intent))
+        for _ in range(TRIES):
+            held = self._read(scope, possible_elements(intent))
+            lacking = [h for h in held if h.element in wanted and not h.equal]
+            surplus = [h for h in held if h.element not in wanted and h.equal]
+            batch = self._deletions(scope, surplus) + self._additions(scope, lacking)
+            refusals = self._link.transact(batch)
+            if not refusals:
+                return bool(batch)
+            if refusals[0].errno != errno.ENOENT or not surplus:
+                break
+        raise self._element_refusal(scope, refusals[0])
+
+    def _apply_owned(self, intent: Publish | SpoofGuard) -> bool:
+        """Elements of one attachment: a key that another one holds is a conflict."""
+        scope = scope_of(intent)
+        layout = LAYOUTS[scope]
+        elements = compute_elements(intent)
+        pending = [Held(e, pack_element(layout, e), (None,)) for e in elements]
+        replaced: list[Held] = []
+        for _ in range(TRIES):
+            batch = self._deletions(scope, replaced)
+            batch += self._additions(scope, pending, exclusive=True)
+            refusals = self._link.transact(batch)
+            if not refusals:
+                return bool(pending)
+            if refusals[0].errno not in (*TAKEN, errno.ENOENT):
+                break
+            held = self._read(scope, elements)
+            if refusals[0].errno == errno.ENOENT and not replaced:
+                break
+            _check_conflicts(intent, held)
+            pending = [h for h in held if not h.equal]
+            replaced = [h for h in pending if h.found[0] is not None]
+        raise self._element_refusal(scope, refusals[0])
+
+    def _undo_elements(self, intent: Elements) -> None:
+        scope = scope_of(intent)
+        for _ in range(TRIES):
+            ours = [h for h in self._read(scope, possible_elements(intent)) if h.ours]
+            refusals = self._link.transact(self._deletions(scope, ours))
+            if not refusals:
+                return
+            if refusals[0].errno != errno.ENOENT:
+                break
+        raise self._element_refusal(scope, refusals[0])
+
+    def _additions(
+        self, scope: Scope, held: Sequence[Held], *, exclusive: bool = False
+    ) -> list[Message]:
+        batch: list[Message] = []
+        for name, raws in _by_set(held).items():
+            batch += nf.add_elements(
+                FAMILIES[scope], TABLE, name, elements=raws, exclusive=exclusive
+            )
+        return batch
+
+    def _deletions(self, scope: Scope, held: Sequence[Held]) -> list[Message]:
+        batch: list[Message] = []
+        for name, raws in _by_set(held).items():
+            batch += nf.delete_elements(FAMILIES[scope], TABLE, name, raws)
+        return batch
+
+    def _owned_elements(self) -> list[tuple[Scope, str, nf.RawElement]]:
+        found: list[tuple[Scope, str, nf.RawElement]] = []
+        for scope, names in OWNED_SETS.items():
+            for name in names:
+                for reply in self._link.dump(nf.all_elements(FAMILIES[scope], TABLE, name)):
+                    found += [
+                        (scope, name, element)
+                        for element in nf.read_elements(reply)
+                        if element.comment.startswith(OWNER)
+                    ]
+        return found
+
+    # -- accept ----------------------------------------------------------------------------
+
+    def _chains(self) -> list[nf.Chain]:
+        return [nf.read_chain(reply) for reply in self._link.dump(nf.all_chains())]
+
+    def _locked(self, chain: nf.Chain) -> bool:
+        answer = self._link.ask([nf.get_table(chain.family, chain.table)])[0]
+        return isinstance(answer, Reply) and nf.table_owned(answer)
+
+    def _marked_rules(self, intent: Accept, chain: nf.Chain) -> list[nf.RuleFact]:
+        replies = self._link.dump(nf.all_rules(chain.family, chain.table, chain.name))
+        rules = map(nf.read_rule, replies)
+        return [rule for rule in rules if rule.comment == accept_comment(intent)]
+
+    def _lacking(self, intent: Accept) -> tuple[list[nf.Chain], int]:
+        """Places whose accepts are not complete, and the number of all places."""
+        places = [
+            place
+            for place in accept_places(self._chains(), intent.family)
+            if not self._locked(place)
+        ]
+        lacking = [
+            place
+            for place in places
+            if len(self._marked_rules(intent, place)) != len(accept_rules(intent, place))
+        ]
+        return lacking, len(places)
+
+    def _compare_accept(self, intent: Accept) -> str | None:
+        legacy = self._legacy.present(intent) if self._legacy else ""
+        lacking, places = self._lacking(intent)
+        if lacking and len(lacking) == places:
+            return None
+        words = [f"chain {p.name} of table {p.table} drops {intent.bridge}" for p in lacking]
+        if legacy is None:
+            return None if not words and not places else ", ".join([*words, "legacy iptables drop"])
+        return ", ".join([*words, legacy] if legacy else words)
+
+    def _apply_accept(self, intent: Accept) -> bool:
+        absent = self._legacy.apply(intent) if self._legacy else False
+        lacking, _ = self._lacking(intent)
+        batch: list[Message] = []
+        for place in lacking:
+            batch += [
+                nf.delete_rule(place.family, place.table, place.name, rule.handle)
+                for rule in self._marked_rules(intent, place)
+            ]
+            batch += [
+                nf.new_rule(
+                    place.family,
+                    place.table,
+                    place.name,
+                    code=rule.code,
+                    userdata=pack_comment(rule.comment),
+                    append=False,
+                )
+                for rule in reversed(accept_rules(intent, place))
+            ]
+        self._transact(batch)
+        return absent or bool(lacking)
+
+    def _undo_accept(self, intent: Accept) -> None:
+        if self._legacy:
+            self._legacy.undo(intent)
+        for place in possible_places(self._chains(), intent.family):
+            for rule in self._marked_rules(intent, place):
+                message = nf.delete_rule(place.family, place.table, place.name, rule.handle)
+                self._transact([message], gone=True)
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def _transact(self, batch: Sequence[Message], *, gone: bool = False) -> bool:
+        """Whether it was gone already, where `gone` tolerates that. Raises KernelRefused."""
+        refusals = self._link.transact(batch)
+        if refusals and gone and refusals[0].errno == errno.ENOENT:
+            return True
+        if refusals:
+            raise _refused("nf_tables refuses a change", refusals[0])
+        return False
+
+    def _element_refusal(self, scope: Scope, refusal: Refusal) -> KernelRefused:
+        hint = REPAIR if refusal.errno == errno.ENOENT else ""
+        table = f"{WORDS[scope]} {TABLE}"
+        return _refused(f"nf_tables refuses elements of table {table}", refusal, hint)
+
+
+WORDS_BY_NUMBER = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6"}
+
+
+def _refused(what: str, refusal: Refusal, hint: str = "") -> KernelRefused:
+    return KernelRefused(what, refusal.words, hint, errno=refusal.errno)
+
+
+def _found(wanted: nf.RawElement, answer: Reply | Refusal) -> nf.RawElement | None:
+    """The element under that very key; an interval set answers with the range around it."""
+    if isinstance(answer, Refusal):
+        if answer.errno == errno.ENOENT:
+            return None
+        raise _refused("nf_tables does not tell an element", answer)
+    found = nf.read_elements(answer)
+    same = (e for e in found if (e.key, e.end, e.flags) == (wanted.key, wanted.end, wanted.flags))
+    return next(same, None)
+
+
+def _by_set(held: Sequence[Held]) -> dict[str, list[nf.RawElement]]:
+    grouped: dict[str, list[nf.RawElement]] = {}
+    for item in held:
+        grouped.setdefault(item.element.set, []).extend(item.wanted)
+    return grouped
+
+
+def _element_words(scope: Scope, element: Element) -> str:
+    return element_text(LAYOUTS[scope], Element(element.set, element.key, element.data))
+
+
+def _check_conflicts(intent: Publish | SpoofGuard, held: Sequence[Held]) -> None:
+    """Raises Conflict for the first key that somebody else holds, or that is asked for twice."""
+    seen: set[tuple[object, ...]] = set()
+    for item in held:
+        key = (item.element.set, *item.element.key)
+        name = _key_words(item.element)
+        if key in seen:
+            raise Conflict(
+                f"{name} is published twice", "one port leads to one place", "remove one of the two"
+            )
+        seen.add(key)
+        if item.found[0] is not None and not item.ours:
+            holder = item.found[0].comment or "somebody without a mark"
+            raise Conflict(
+                f"{name} is taken",
+                f"table {WORDS[scope_of(intent)]} {TABLE} maps it for {holder}",
+                "choose another host port, or disconnect who holds it",
+            )
+
+
+def _key_words(element: Element) -> str:
+    if element.set == "publish_ip":
+        address, protocol, port = element.key
+        return f"port {port}/{protocol} of {address}"
+    if element.set == "publish_any":
+        return "port {1}/{0}".format(*element.key)
+    return f"device {element.key[0]}"

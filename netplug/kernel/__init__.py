@@ -1,0 +1,135 @@
+"""The only part of netplug that talks to the kernel.
+
+A `Kernel` is the pair of network namespaces that one request works in: the
+host's and, while it lives, the container's sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from netplug.kernel import namespaces
+from netplug.kernel.rtnl import Rtnl
+from netplug.kernel.sysctl import read_sysctls, write_sysctls
+from netplug.model import Facts, LinkFact, Place, Wanted
+
+if TYPE_CHECKING:
+    from netplug.firewall import Firewall
+
+MakeFirewall = Callable[[str, int], "Firewall"]
+
+
+class Kernel:
+    """Both namespaces of a request, with sockets opened when first needed.
+
+    `sandbox` is None when the container's namespace is gone; everything inside
+    it is then gone too. Belongs to one thread; close it.
+    """
+
+    def __init__(self, host: int, sandbox: int | None, make_firewall: MakeFirewall) -> None:
+        self._fds: dict[Place, int] = {"host": host}
+        if sandbox is not None:
+            self._fds["sandbox"] = sandbox
+        self._rtnl: dict[Place, Rtnl] = {}
+        self._make_firewall = make_firewall
+        self._firewalls: dict[str, Firewall] = {}
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for rtnl in self._rtnl.values():
+            rtnl.close()
+        self._rtnl.clear()
+        for firewall in self._firewalls.values():
+            close = getattr(firewall, "close", None)
+            if close:
+                close()
+        self._firewalls.clear()
+        sandbox = self._fds.pop("sandbox", None)
+        if sandbox is not None:
+            os.close(sandbox)
+
+    def fd(self, place: Place) -> int | None:
+        return self._fds.get(place)
+
+    def rtnl(self, place: Place) -> Rtnl | None:
+        """rtnetlink in that namespace; None when the sandbox is gone."""
+        if place not in self._fds:
+            return None
+        if place not in self._rtnl:
+            self._rtnl[place] = Rtnl(self._fds[place])
+        return self._rtnl[place]
+
+    @property
+    def host(self) -> Rtnl:
+        rtnl = self.rtnl("host")
+        assert rtnl is not None
+        return rtnl
+
+    def firewall(self, backend: str) -> Firewall:
+        if backend not in self._firewalls:
+            self._firewalls[backend] = self._make_firewall(backend, self._fds["host"])
+        return self._firewalls[backend]
+
+    def read_sysctls(self, place: Place, keys: tuple[str, ...]) -> dict[str, str | None]:
+        """Values by key; all None when the namespace is gone."""
+        fd = self.fd(place)
+        return dict.fromkeys(keys) if fd is None else read_sysctls(fd, keys)
+
+    def write_sysctls(self, place: Place, values: dict[str, str]) -> None:
+        fd = self.fd(place)
+        if fd is not None:
+            write_sysctls(fd, values)
+
+    def read_facts(self, wanted: Wanted, firewall: str) -> Facts:
+        """What a driver asked to know, read from the host's namespace."""
+        links = tuple(self.host.link(name) for name in wanted.links)
+        egress = self.host.default_interface() if wanted.egress_mtu else None
+        return Facts(
+            firewall=firewall,
+            links=tuple(
+                LinkFact(link.name, link.kind, link.mac, link.mtu, link.alias)
+                for link in links
+                if link is not None
+            ),
+            egress_mtu=egress.mtu if egress else None,
+            ra_interfaces=self._accepting_ra() if wanted.accept_ra else (),
+            vlan_filtering=probe_vlan_filtering() if wanted.vlan_filtering else True,
+        )
+
+    def _accepting_ra(self) -> tuple[str, ...]:
+        """Links that would lose their default route when forwarding goes on (accept_ra is 1)."""
+        names = self.host.ra_interfaces()
+        keys = {name: f"net/ipv6/conf/{name}/accept_ra" for name in names}
+        values = self.read_sysctls("host", tuple(keys.values()))
+        return tuple(name for name in names if values[keys[name]] == "1")
+
+
+_probed: dict[str, bool] = {}
+
+
+def probe_vlan_filtering() -> bool:
+    """Can this kernel filter VLANs on a bridge (CONFIG_BRIDGE_VLAN_FILTERING)? Asked once."""
+    if "vlan" not in _probed:
+        from netplug.errors import KernelRefused
+
+        fd = namespaces.new_namespace()
+        try:
+            rtnl = Rtnl(fd)
+            try:
+                rtnl.add_bridge("probe", mac="02:00:00:00:00:01", mtu=0, vlan_filtering=True)
+                link = rtnl.link("probe")
+                _probed["vlan"] = link is not None and link.vlan_filtering
+            except KernelRefused:
+                _probed["vlan"] = False
+            finally:
+                rtnl.close()
+        finally:
+            os.close(fd)
+    return _probed["vlan"]

@@ -1,0 +1,179 @@
+"""Network namespaces: opening, identity, and running code inside one.
+
+A namespace is entered by a short-lived thread (0.1 ms), never by the caller's own:
+what fails inside cannot leave the caller in the wrong place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from netplug.errors import KernelRefused, SandboxError
+
+T = TypeVar("T")
+CLONE_NEWNET = 0x40000000
+NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
+OWN = "/proc/thread-self/ns/net"
+
+
+def _setns(fd: int) -> None:
+    if hasattr(os, "setns"):  # Python 3.12
+        os.setns(fd, CLONE_NEWNET)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, CLONE_NEWNET):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def _unshare() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET):
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno))
+
+
+def in_namespace(fd: int, work: Callable[[], T]) -> T:
+    """Runs `work` in a thread of the namespace behind `fd`; its result or its exception."""
+    return _in_thread(lambda: _setns(fd), work)
+
+
+def new_namespace() -> int:
+    """A descriptor of a new, nameless network namespace; it dies with its last user."""
+    return _in_thread(_unshare, lambda: os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _in_thread(enter: Callable[[], None], work: Callable[[], T]) -> T:
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            enter()
+            results.append(work())
+        except BaseException as error:  # handed to the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="netplug-netns")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def own_namespace() -> int:
+    """A descriptor of the calling thread's network namespace."""
+    return os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def open_namespace(path: str) -> int | None:
+    """A descriptor of the network namespace at `path`; None when it is gone.
+
+    Gone is: no such file, a process that ended, or a plain file where a mount was
+    (cri-o leaves one). Raises SandboxError for a namespace of another kind.
+    """
+    if not path:
+        return None
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return None
+    except OSError as error:
+        raise SandboxError(f"network namespace {path} cannot be opened", error.strerror) from error
+    try:
+        kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
+    except OSError:  # not of nsfs: a plain file, a device, a folder
+        os.close(fd)
+        return None
+    if kind != CLONE_NEWNET:
+        os.close(fd)
+        raise SandboxError(
+            f"{path} is no network namespace",
+            "it is a namespace of another kind",
+            "pass the path of a network namespace, such as /run/netns/NAME or /proc/PID/ns/net",
+        )
+    return fd
+
+
+def close(fd: int) -> None:
+    os.close(fd)
+
+
+def identity(fd: int) -> tuple[int, int]:
+    """(device, inode) of a namespace: equal for two descriptors of one namespace, while it lives."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def cookie(fd: int) -> int:
+    """SO_NETNS_COOKIE: a number that the kernel never gives twice within one boot."""
+
+    def read() -> int:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as probe:
+            try:
+                raw = probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+            except OSError as error:
+                raise KernelRefused(
+                    "the network namespace cannot be identified",
+                    "SO_NETNS_COOKIE is not supported",
+                    "Linux 5.14 or newer is needed",
+                    errno=error.errno or 0,
+                ) from error
+            return int.from_bytes(raw, "little")
+
+    return in_namespace(fd, read)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def netlink_socket(fd: int, protocol: int) -> socket.socket:
+    """A netlink socket that lives in the namespace behind `fd`, usable from any thread."""
+
+    def make() -> socket.socket:
+        return socket.socket(
+            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol
+        )
+
+    return in_namespace(fd, make)
+
+
+def living_cookies() -> set[int]:
+    """Cookies of every network namespace that a process or an nsfs mount holds, seen from here."""
+    found: dict[tuple[int, int], int] = {}
+    for path in _namespace_paths():
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            key = identity(fd)
+            if key not in found and stat.S_ISREG(os.fstat(fd).st_mode):
+                if fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET:
+                    found[key] = cookie(fd)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+    return set(found.values())
+
+
+def _namespace_paths() -> list[str]:
+    paths = [f"/proc/{pid}/ns/net" for pid in os.listdir("/proc") if pid.isdigit()]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            left, _, right = line.partition(" - ")
+            if right.startswith("nsfs "):
+                paths.append(left.split()[4].encode().decode("unicode_escape"))
+    return paths

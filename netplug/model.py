@@ -1,0 +1,289 @@
+"""The values that every part of netplug passes around.
+
+Frozen dataclasses of the standard library: cheap to import, safe to share.
+Addresses are `ipaddress` objects; text lives at the edges (`cni`, `cli`, stored JSON).
+Rates are bits per second, bursts bits, MTUs bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import Any, Literal
+
+IPAddress = IPv4Address | IPv6Address
+IPInterface = IPv4Interface | IPv6Interface
+IPNetwork = IPv4Network | IPv6Network
+Family = Literal[4, 6]
+Protocol = Literal["tcp", "udp", "sctp"]
+Place = Literal["host", "sandbox"]
+
+MARK = "netplug/"  # every link alias of ours starts so; what lacks our mark is never deleted
+ROUTE_PROTOCOL = 110  # rtnetlink protocol number of routes that we add to the host
+ALIAS_LIMIT = 200  # bytes; the kernel takes 255 (IFALIASZ), nftables comments 128: see `Attachment.tag`
+
+
+def overlaps(one: IPNetwork, other: IPNetwork) -> bool:
+    """Do the two share an address? False across families."""
+    return one.version == other.version and one.overlaps(other)  # type: ignore[arg-type]
+
+
+def digest(*parts: str) -> str:
+    """Hex SHA-256 of the parts, joined unambiguously: the root of every derived name."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def derived_mac(*parts: str) -> str:
+    """A locally administered unicast MAC that depends on the parts alone."""
+    raw = bytearray(bytes.fromhex(digest("mac", *parts)[:12]))
+    raw[0] = raw[0] & 0xFC | 0x02
+    return ":".join(f"{byte:02x}" for byte in raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """Resolver settings of a result (CNI spec, "dns")."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.nameservers or self.domain or self.search or self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of a result; `None` leaves the choice to the kernel."""
+
+    dst: IPNetwork
+    gw: IPAddress | None = None
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None  # 0 global, 253 link, 254 host
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A published port: (host_ip or any, host_port, protocol) -> container_port."""
+
+    host_port: int
+    container_port: int
+    protocol: Protocol = "tcp"
+    host_ip: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Limits as the container sees them: ingress is what it receives. Bits/s and bits; 0 is none."""
+
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.ingress_rate or self.egress_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Addresses of one subnet that may be leased: start..end without `exclude` and the gateway."""
+
+    subnet: IPNetwork
+    start: IPAddress
+    end: IPAddress
+    gateway: IPAddress | None = None
+    exclude: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StaticAddress:
+    address: IPInterface
+    gateway: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ipam:
+    """How a network gives addresses.
+
+    `type` "netplug" is ours; any other name is a foreign plugin, called over the
+    CNI exec interface. Each range set gives one address to each attachment.
+    """
+
+    type: str = "netplug"
+    range_sets: tuple[tuple[Range, ...], ...] = ()
+    routes: tuple[Route, ...] = ()
+    addresses: tuple[StaticAddress, ...] = ()
+    dns: Dns = Dns()
+
+    @property
+    def foreign(self) -> bool:
+        return self.type not in ("netplug", "netplug-ipam")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network as its configuration describes it.
+
+    `options` is the driver's own options dataclass; `segment` names the layer 2
+    domain in which an address must be unique.
+    """
+
+    name: str
+    driver: str
+    options: Any
+    ipam: Ipam | None = None
+    dns: Dns = Dns()
+    firewall: str = "auto"  # auto | nft | iptables | none
+    raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+    @property
+    def segment(self) -> str:
+        return getattr(self.options, "segment", None) or f"network:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One interface of one container on one network, and what was asked for it."""
+
+    network: str
+    container: str
+    ifname: str
+    sandbox: str = ""  # path of the network namespace; "" when it is gone
+    name: str = ""  # the container's name, where the engine tells it
+    mac: str | None = None
+    mtu: int | None = None
+    addresses: tuple[IPInterface | IPAddress, ...] = ()  # requested
+    ports: tuple[Port, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
+    aliases: tuple[str, ...] = ()
+    dns: Dns = Dns()
+    via: Literal["cni", "cli", "ipam"] = "cni"
+
+    @property
+    def owner(self) -> str:
+        """NETWORK/CONTAINER/IFNAME: the key of records, leases and locks."""
+        return f"{self.network}/{self.container}/{self.ifname}"
+
+    @property
+    def mark(self) -> str:
+        """The alias of our links: netplug/OWNER, hashed when too long for the kernel."""
+        return mark(self.owner)
+
+    @property
+    def tag(self) -> str:
+        """24 hex that stand for the owner where room is scarce (nft comments, iptables)."""
+        return digest("owner", self.owner)[:24]
+
+    @property
+    def host_name(self) -> str:
+        """Name of the host end of the veth: 15 characters; NetworkManager ignores `veth*`."""
+        return "veth" + digest("veth", self.owner)[:11]
+
+    @property
+    def hardware_address(self) -> str:
+        """The requested MAC, else one from the first requested address, else from the identity."""
+        if self.mac:
+            return self.mac
+        if self.addresses:
+            address = self.addresses[0]
+            ip = address if isinstance(address, (IPv4Address, IPv6Address)) else address.ip
+            return derived_mac("address", self.network, str(ip))
+        return derived_mac("attachment", self.owner)
+
+
+def mark(owner: str) -> str:
+    text = MARK + owner
+    return text if len(text.encode()) <= ALIAS_LIMIT else f"{MARK}#{digest('mark', owner)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedAddress:
+    address: IPInterface
+    gateway: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What IPAM gave: addresses (one for each range set), routes, resolver settings."""
+
+    addresses: tuple[LeasedAddress, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: Dns = Dns()
+    static: bool = False  # the address was asked for, not chosen
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        return tuple(sorted({a.address.version for a in self.addresses}))
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of a result; `sandbox` is empty for the host's side."""
+
+    name: str
+    mac: str = ""
+    mtu: int | None = None
+    sandbox: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultAddress:
+    address: IPInterface
+    gateway: IPAddress | None = None
+    interface: int | None = None  # index into `interfaces`
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A CNI result, free of any version (CNI spec 1.1.0, "Success")."""
+
+    interfaces: tuple[Interface, ...] = ()
+    ips: tuple[ResultAddress, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: Dns = Dns()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a driver needs to know of the kernel before it plans."""
+
+    links: tuple[str, ...] = ()  # host links by name
+    egress_mtu: bool = False  # MTU of the default route's interface
+    accept_ra: bool = False  # interfaces that learned a route from router advertisements
+    vlan_filtering: bool = False  # can this kernel filter VLANs on a bridge?
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFact:
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The answers to `Wanted`, and which firewall backend serves this host."""
+
+    firewall: str = "nft"
+    links: tuple[LinkFact, ...] = ()
+    egress_mtu: int | None = None
+    ra_interfaces: tuple[str, ...] = ()
+    vlan_filtering: bool = True
+
+    def link(self, name: str) -> LinkFact | None:
+        return next((link for link in self.links if link.name == name), None)

@@ -1,0 +1,105 @@
+"""Records against the kernel: who is dead, what is ours, what a CHECK may expect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netplug.errors import KernelRefused
+from netplug.kernel import Kernel, namespaces
+from netplug.model import MARK, Attachment, Result, Route, digest
+from netplug.plan import Plan
+from netplug.resources import Resource
+from netplug.resources.addresses import Addresses, Routes
+from netplug.resources.links import Veth
+from netplug.state import Record
+
+BACKENDS = ("nft", "iptables")
+
+
+def compute_expected(plan: Plan, attachment: Attachment, previous: Result) -> Plan:
+    """The plan with MAC, MTU, addresses and routes of prevResult: a later plugin of the
+    chain may have changed them (CNI spec, CHECK)."""
+    inner = next(
+        (i for i in previous.interfaces if i.name == attachment.ifname and i.sandbox != ""),
+        next((i for i in previous.interfaces if i.name == attachment.ifname), None),
+    )
+    addresses = tuple(ip.address for ip in previous.ips)
+    return Plan(
+        tuple(
+            _expected(
+                step,
+                attachment.ifname,
+                mac=inner.mac if inner else "",
+                mtu=(inner.mtu or 0) if inner else 0,
+                addresses=addresses,
+                routes=previous.routes,
+            )
+            for step in plan
+        )
+    )
+
+
+def _expected(  # noqa: PLR0913 - the facts of one prevResult
+    step: Resource,
+    ifname: str,
+    *,
+    mac: str,
+    mtu: int,
+    addresses: tuple[object, ...],
+    routes: tuple[Route, ...],
+) -> Resource:
+    if isinstance(step, Veth) and step.ifname == ifname:
+        return replace(step, mac=(mac or step.mac).lower(), mtu=mtu or step.mtu)
+    if isinstance(step, Addresses) and step.place == "sandbox" and step.device == ifname:
+        return replace(step, addresses=addresses)  # type: ignore[arg-type]
+    if isinstance(step, Routes) and step.place == "sandbox" and routes:
+        return replace(step, routes=routes)
+    return step
+
+
+def is_dead(kernel: Kernel, record: Record) -> bool:
+    """Proof that nobody uses the attachment: our host-side link is gone, and the sandbox's
+    cookie is in no process and no mount. A path that does not open is no proof."""
+    if any(
+        isinstance(step, Veth) and kernel.host.link(step.host_name) is not None
+        for step in record.plan
+    ):
+        return False
+    return record.cookie not in namespaces.living_cookies()
+
+
+def remove_owned(kernel: Kernel, attachment: Attachment) -> None:
+    """Removes links and rules of an attachment that has no record, found by their marks."""
+    for name in (attachment.host_name, "ifb" + digest("ifb", attachment.owner)[:12]):
+        link = kernel.host.link(name)
+        if link is not None and link.alias in ("", attachment.mark):
+            kernel.host.delete_link(link.index)
+    for backend in BACKENDS:
+        _remove_rules(kernel, backend, attachment.tag)
+
+
+def _remove_rules(kernel: Kernel, backend: str, owner: str) -> None:
+    try:
+        kernel.firewall(backend).remove_owned(owner)
+    except (KernelRefused, ImportError):
+        return  # a backend that this host does not have holds nothing
+
+
+def find_owned(
+    kernel: Kernel, network: str, known: set[str], keep: set[tuple[str, str]], *, remove: bool
+) -> list[str]:
+    """Owners of links with our mark that no record knows, of one network; removed if asked."""
+    found: list[str] = []
+    for link in kernel.host.links():
+        owner = link.alias.removeprefix(MARK)
+        parts = owner.split("/")
+        if owner == link.alias or link.alias in known or len(parts) != 3 or parts[0] != network:
+            continue
+        if (parts[1], parts[2]) in keep:
+            continue
+        found.append(owner)
+        if remove:
+            remove_owned(kernel, Attachment(*parts))
+    return sorted(set(found))
+
+

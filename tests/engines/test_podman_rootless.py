@@ -1,0 +1,29 @@
+"""podman 4 of an ordinary user: the plugin runs as root of a user namespace, beside slirp4netns."""
+
+from __future__ import annotations
+
+from engines.images import NAME, WEB_SERVER
+from engines.podman import Podman
+
+
+def test_containers_reach_each_other(rootless_podman: Podman) -> None:
+    podman = rootless_podman
+    podman.run("web", "--network", "lan", command=WEB_SERVER)
+    address = podman.address("web", "lan")
+    podman("run", "--rm", "--network", "lan", NAME, "ping", "-c1", "-W2", address)
+
+
+def test_published_port_answers_from_the_host(rootless_podman: Podman) -> None:
+    rootless_podman.run("web", "--network", "lan", "-p", "18080:80", command=WEB_SERVER)
+    assert rootless_podman.cell.fetch("http://127.0.0.1:18080/") == "ok\n"
+
+
+def test_addresses_are_distinct_and_given_back(rootless_podman: Podman) -> None:
+    podman = rootless_podman
+    for name in ("one", "two"):
+        podman.run(name, "--network", "lan")
+    first, second = podman.address("one", "lan"), podman.address("two", "lan")
+    assert first != second
+    podman("rm", "--force", "--time", "0", "one")
+    podman.run("three", "--network", "lan", "--ip", first)
+    assert podman.address("three", "lan") == first
