@@ -16,8 +16,8 @@ from netplug.ipam.leases import (
     release,
     usage,
 )
-from netplug.ipam.ranges import render_ranges
 from netplug.ipam.parse import UnknownKey, parse_ipam, unknown_keys
+from netplug.ipam.ranges import render_ranges
 
 __all__ = [
     "SCHEMA",

@@ -34,6 +34,8 @@ from netplug.ipam.ranges import (
 from netplug.ipam.requests import compute_choice
 from netplug.model import IPAddress, Ipam, IPInterface, Lease, LeasedAddress, Range
 
+# `host` alone must not be a prefix of a primary key that does not serve a query by owner:
+# SQLite, without statistics, would prefer it to the index and read every lease of the host.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     host TEXT NOT NULL,
@@ -45,7 +47,7 @@ CREATE TABLE IF NOT EXISTS leases (
     network TEXT NOT NULL,
     owner TEXT NOT NULL,
     since REAL NOT NULL,     -- seconds since 1970
-    PRIMARY KEY (host, segment, family, address)
+    PRIMARY KEY (segment, host, family, address)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS leases_by_owner ON leases (host, owner);
 CREATE TABLE IF NOT EXISTS pools (
@@ -129,10 +131,13 @@ def allocate(
     given: list[LeasedAddress] = []
     try:
         for fixed in choice.fixed:
+            desk.note("")
             desk.take(fixed.address, "")
             given.append(fixed)
         sets = zip(ipam.range_sets, compute_pools(ipam), choice.wanted, strict=True)
         for ranges, pool, wanted in sets:
+            if wanted is not None:
+                desk.note(pool.key)
             address = wanted if wanted is not None else desk.choose(ranges, pool)
             home = next(one for one in ranges if _covers(one, address))
             leased = LeasedAddress(ip_interface(f"{address}/{home.subnet.prefixlen}"), home.gateway)
@@ -167,25 +172,29 @@ class _Desk:
 
     def take(self, address: IPInterface, pool: str) -> None:
         """Leases this very address. Raises Conflict with its holder."""
-        holder = self._holder(address.ip)
-        if holder is not None:
+        try:
+            self.connection.execute(
+                "INSERT INTO leases (host, segment, family, address, prefix, pool, network, owner,"
+                " since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    self.host, self.segment, address.version, address.ip.packed,
+                    address.network.prefixlen, pool, self.network, self.owner, self.now,
+                ),
+            )  # fmt: skip
+        except sqlite3.IntegrityError:
             raise Conflict(
                 f"address {address.ip} is taken",
-                f"{holder} holds it",
+                f"{self._holder(address.ip)} holds it",
                 "ask for another address, or remove that attachment first",
-            )
+            ) from None
+
+    def note(self, pool: str, last: IPAddress | None = None) -> None:
+        """Makes the pool known, and moves its cursor to `last` where one is given."""
         self.connection.execute(
-            "INSERT OR IGNORE INTO pools (host, segment, pool, boot) VALUES (?, ?, ?, ?)",
-            (self.host, self.segment, pool, self.boot),
+            "INSERT INTO pools (host, segment, pool, boot, last) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET last = coalesce(excluded.last, last)",
+            (self.host, self.segment, pool, self.boot, None if last is None else last.packed),
         )
-        self.connection.execute(
-            "INSERT INTO leases (host, segment, family, address, prefix, pool, network, owner,"
-            " since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self.host, self.segment, address.version, address.ip.packed,
-                address.network.prefixlen, pool, self.network, self.owner, self.now,
-            ),
-        )  # fmt: skip
 
     def choose(self, ranges: Sequence[Range], pool: Pool) -> IPAddress:
         """The next free address of a pool. Raises Exhausted with range and holders."""
@@ -204,11 +213,7 @@ class _Desk:
             found = cursor = self._forward(pool, None)
         if found is None or cursor is None:
             raise self._exhausted(ranges, pool)
-        self.connection.execute(
-            "INSERT INTO pools (host, segment, pool, boot, last) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET last = excluded.last",
-            (self.host, self.segment, pool.key, self.boot, cursor.packed),
-        )
+        self.note(pool.key, cursor)
         return found
 
     def _forward(self, pool: Pool, last: int | None) -> IPAddress | None:
@@ -288,11 +293,8 @@ def leases(
     filters = {"host": host, "network": network, "owner": owner}
     chosen = {name: value for name, value in filters.items() if value is not None}
     where = " AND ".join(f"{name} = :{name}" for name in chosen) or "TRUE"
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM leases WHERE {where} ORDER BY host, segment, family, address",
-        chosen,
-    )
-    return tuple(_reservation(row) for row in rows)
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM leases WHERE {where}", chosen)
+    return tuple(_reservation(row) for row in sorted(rows))
 
 
 def holders(
@@ -351,11 +353,11 @@ def reclaim_dead(
     return tuple(one for one in listed if one.owner in dead)
 
 
-_COLUMNS = "family, address, prefix, network, owner, since, host, segment"
+_COLUMNS = "host, segment, family, address, prefix, network, owner, since"
 
 
-def _reservation(row: tuple[int, bytes, int, str, str, float, str, str]) -> Reservation:
-    family, address, prefix, network, owner, since, host, segment = row
+def _reservation(row: tuple[str, str, int, bytes, int, str, str, float]) -> Reservation:
+    host, segment, family, address, prefix, network, owner, since = row
     number = int.from_bytes(address, "big")
     text = f"{make_address(6 if family == 6 else 4, number)}/{prefix}"
     return Reservation(ip_interface(text), network, owner, since, host, segment)

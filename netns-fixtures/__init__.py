@@ -1,3 +1,4 @@
+# ruff: noqa: N999 - the folder has the name that the layout gives it; it is imported as netplug.fixtures
 """Topologies of hosts, switches and routers in short YAML, built from network namespaces.
 
     with build(load("two-hosts")) as lab:

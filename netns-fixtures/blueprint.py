@@ -23,8 +23,11 @@ HOST_SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
 }
-ROUTER_SYSCTLS = HOST_SYSCTLS | {"net/ipv4/ip_forward": "1"}
-ROUTER6_SYSCTLS = ROUTER_SYSCTLS | {"net/ipv6/conf/all/forwarding": "1"}
+ROUTER_SYSCTLS = {"net/ipv4/ip_forward": "1"}
+# A router asks for neighbours from its link-local address, which duplicate address detection
+# would hold back for a second.
+IPV6_SYSCTLS = {"net/ipv6/conf/default/accept_dad": "0"}
+IPV6_ROUTER_SYSCTLS = {"net/ipv6/conf/all/forwarding": "1"}
 # Bridges and their ports need no address; without one they send nothing of their own.
 WIRE_SYSCTLS = {"net/ipv6/conf/default/disable_ipv6": "1"}
 
@@ -80,14 +83,37 @@ def plan_requests(topology: Topology, descriptors: Mapping[str, int]) -> Bluepri
                 loss = batch.new_loss(ends[-1].index, name=end.interface, percent=link.loss)
                 plan.settings.setdefault(place, []).append(loss)
         plan.cables.setdefault(here, []).append(batch.new_veth(*ends, up=link.up))
+        if link.up or far.at in bridges:
+            finish = batch.set_link(
+                ends[1].index,
+                name=far.interface,
+                up=link.up or None,
+                master=bridges.get(far.at),
+            )
+            plan.settings.setdefault(there, []).append(finish)
         if link.up:
-            raised = batch.set_link(ends[1].index, name=far.interface, up=True)
-            plan.settings.setdefault(there, []).append(raised)
             plan.watched.setdefault(here, set()).add(ends[0].index)
             if there == WIRE or any(address.version == 6 for address in far.addresses):
                 plan.watched.setdefault(there, set()).add(ends[1].index)
     _add_addresses(plan, topology)
     return plan
+
+
+def plan_sysctls(topology: Topology) -> dict[str, dict[str, str]]:
+    """Values by place, for before any link exists.
+
+    IPv6 keys only for nodes with IPv6 addresses: the kernel may lack it.
+    """
+    ends = (end for link in topology.links for end in link.ends)
+    ipv6 = {end.at for end in ends for address in end.addresses if address.version == 6}
+    found = {WIRE: WIRE_SYSCTLS}
+    for node in topology.nodes:
+        router = node.kind == "router"
+        values = HOST_SYSCTLS | (ROUTER_SYSCTLS if router else {})
+        if node.name in ipv6:
+            values |= IPV6_SYSCTLS | (IPV6_ROUTER_SYSCTLS if router else {})
+        found[node.name] = values
+    return found
 
 
 def _add_addresses(plan: Blueprint, topology: Topology) -> None:

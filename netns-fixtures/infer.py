@@ -12,7 +12,7 @@ by the fewest hops, except to what lies behind another router's NAT.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
@@ -63,7 +63,11 @@ def _problem(source: str, path: str, why: str, hint: str = "") -> ConfigError:
 
 
 def _check_names(file: TopologyFile, source: str) -> None:
-    kinds = {"hosts": file.hosts, "switches": file.switches, "routers": file.routers}
+    kinds: dict[str, Mapping[str, object]] = {
+        "hosts": file.hosts,
+        "switches": file.switches,
+        "routers": file.routers,
+    }
     seen: dict[str, str] = {WIRE: "the namespace of the switches"}
     for kind, names in kinds.items():
         for name in names:
@@ -110,7 +114,7 @@ def _compute_cables(file: TopologyFile, source: str) -> dict[Pair, LinkEntry]:
                 continue
             if segment not in known or segment == router:
                 why = "no such switch, host or other router"
-                hint = did_you_mean(segment, [n for n in (*known, NAT) if n != router])
+                hint = did_you_mean(segment, [name for name in known if name != router])
                 raise _problem(source, f"routers.{router}.{segment}", why, hint)
             if not find(router, segment):
                 cables[router, segment] = LinkEntry(a=router, b=segment)

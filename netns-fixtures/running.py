@@ -14,17 +14,10 @@ from types import TracebackType
 from typing import TypeVar
 
 from netplug.errors import KernelRefused, NotFound, PermissionRefused, UnsupportedError
-from netplug.fixtures.blueprint import (
-    HOST_SYSCTLS,
-    ROUTER6_SYSCTLS,
-    ROUTER_SYSCTLS,
-    WIRE_SYSCTLS,
-    Blueprint,
-    plan_requests,
-)
+from netplug.fixtures.blueprint import Blueprint, plan_requests, plan_sysctls
 from netplug.fixtures.nat import ensure_masquerade
 from netplug.fixtures.schema import did_you_mean
-from netplug.fixtures.topology import WIRE, Node, Topology
+from netplug.fixtures.topology import WIRE, Topology
 from netplug.kernel import batch
 from netplug.kernel.batch import LO_INDEX, Request
 from netplug.kernel.bind import FOLDER, bind_namespace, unbind_namespace
@@ -58,9 +51,11 @@ class Running:
         self.nodes: dict[str, Place] = {}
         self._undo = ExitStack()
         self._plan = Blueprint()
-        self.wire = self._new_place(WIRE, names)
-        for node in topology.nodes:
-            self.nodes[node.name] = self._new_place(node.name, names)
+        with self._undo as undo:  # so that a failure closes what was made
+            self.wire = self._new_place(WIRE, names)
+            for node in topology.nodes:
+                self.nodes[node.name] = self._new_place(node.name, names)
+            self._undo = undo.pop_all()
 
     def _new_place(self, name: str, names: str | None) -> Place:
         try:
@@ -110,9 +105,8 @@ class Running:
     def _apply(self) -> None:
         descriptors = {name: place.fd for name, place in self.nodes.items()}
         self._plan = plan_requests(self.topology, descriptors)
-        write_sysctls(self.wire.fd, WIRE_SYSCTLS)
-        for node in self.topology.nodes:
-            write_sysctls(self.nodes[node.name].fd, self._sysctls(node))
+        for name, values in plan_sysctls(self.topology).items():
+            write_sysctls(self._place(name).fd, values)
         for phase in (self._plan.cables, self._plan.settings):
             for place, requests in phase.items():
                 self._send(place, requests)
@@ -120,13 +114,6 @@ class Running:
             if node.nat is not None:
                 ensure_masquerade(self.nodes[node.name].fd, node.nat, router=node.name)
         self._settle(self._plan.watched)
-
-    def _sysctls(self, node: Node) -> dict[str, str]:
-        if node.kind == "host":
-            return HOST_SYSCTLS
-        ends = self.topology.ends(node.name)
-        ipv6 = any(address.version == 6 for end in ends for address in end.addresses)
-        return ROUTER6_SYSCTLS if ipv6 else ROUTER_SYSCTLS
 
     def _settle(self, wanted: dict[str, set[int]]) -> None:
         """Waits until these links carry packets, so that the first one sent is not lost."""

@@ -10,13 +10,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
+from collections.abc import Callable
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from netplug.model import IPAddress, IPInterface, IPNetwork
 
 T = TypeVar("T")
-_TEXT = {IPAddress: ip_address, IPInterface: ip_interface, IPNetwork: ip_network}
+_TEXT: dict[Any, Callable[[Any], Any]] = {
+    IPAddress: ip_address,
+    IPInterface: ip_interface,
+    IPNetwork: ip_network,
+}
 
 
 def encode(value: Any) -> Any:

@@ -91,6 +91,24 @@ def parse_network(
     return network, warnings
 
 
+def parse_identity(config: Mapping[str, Any]) -> Network:
+    """Name, driver and kind of IPAM alone, without options: what a removal needs.
+
+    A configuration that went wrong after ADD must not hinder DEL, so that nothing else
+    is looked at (nor is pydantic imported for it).
+    """
+    ipam = config.get("ipam")
+    kind = ipam.get("type") if isinstance(ipam, dict) else None
+    driver = config.get("driver")
+    return Network(
+        name=_TOP.text(config, "name"),
+        driver=driver if isinstance(driver, str) and driver else DEFAULT_DRIVER,
+        options=None,
+        ipam=Ipam(type=kind) if isinstance(kind, str) and kind else None,
+        raw=dict(config),
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unknown:
     """A key that nothing reads, the known key it resembles, and whether it must be a slip."""
@@ -276,7 +294,7 @@ def _config_error(kind: type, errors: list[ErrorDetails]) -> ConfigError:
         return ConfigError(
             f'"{path}" is missing', f"the driver needs {_describe(hint)}", f"add {path}"
         )
-    if error["type"] == "value_error":
+    if error["type"] == "value_error" and dataclasses.is_dataclass(hint):  # __post_init__
         why = str(error.get("ctx", {}).get("error", ""))
         return ConfigError(f"{path or 'the configuration'} is wrong", why, "correct it")
     value = error["input"]
@@ -336,3 +354,10 @@ def _describe_one(hint: Any) -> str:
         if name.endswith(ending):
             return words
     return "a value of another type"
+
+
+def with_firewall(network: Network, forced: str | None) -> Network:
+    """The network with the firewall that the environment forces (NETPLUG_FIREWALL), if any."""
+    if not forced:
+        return network
+    return dataclasses.replace(network, firewall=_parse_firewall({"firewall": forced}))

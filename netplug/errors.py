@@ -160,5 +160,7 @@ def collect(what: str, errors: list[NetplugError]) -> None:
     if len(errors) == 1:
         raise errors[0]
     raise NetplugError(
-        what, "; ".join(str(error) for error in errors), next((e.hint for e in errors if e.hint), "")
+        what,
+        "; ".join(str(error) for error in errors),
+        next((e.hint for e in errors if e.hint), ""),
     )

@@ -54,7 +54,7 @@ class Host:
         problem = nft_problem(self.fd) if wanted == "nft" else None
         if problem:
             raise UnsupportedError(
-                "the nft firewall cannot be used", problem, "use \"iptables\" or \"auto\""
+                "the nft firewall cannot be used", problem, 'use "iptables" or "auto"'
             )
         return wanted
 
@@ -70,7 +70,7 @@ def make_firewall(backend: str, fd: int) -> Firewall:
         return IptablesFirewall(fd)
     from netplug.firewall.none import NoFirewall
 
-    return NoFirewall(fd)
+    return NoFirewall()
 
 
 def nft_problem(fd: int) -> str | None:

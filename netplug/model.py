@@ -28,12 +28,14 @@ Place = Literal["host", "sandbox"]
 
 MARK = "netplug/"  # every link alias of ours starts so; what lacks our mark is never deleted
 ROUTE_PROTOCOL = 110  # rtnetlink protocol number of routes that we add to the host
-ALIAS_LIMIT = 200  # bytes; the kernel takes 255 (IFALIASZ), nftables comments 128: see `Attachment.tag`
+ALIAS_LIMIT = (
+    200  # bytes; the kernel takes 255 (IFALIASZ), nftables comments 128: see `Attachment.tag`
+)
 
 
 def overlaps(one: IPNetwork, other: IPNetwork) -> bool:
     """Do the two share an address? False across families."""
-    return one.version == other.version and one.overlaps(other)  # type: ignore[arg-type]
+    return one.version == other.version and one.overlaps(other)
 
 
 def digest(*parts: str) -> str:
@@ -86,7 +88,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """Limits as the container sees them: ingress is what it receives. Bits/s and bits; 0 is none."""
+    """Limits as the container sees them: ingress is what it receives. Bits/s, bits; 0 is none."""
 
     ingress_rate: int = 0
     ingress_burst: int = 0

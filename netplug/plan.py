@@ -16,6 +16,7 @@ from netplug.codec import decode, encode
 from netplug.errors import NetplugError
 from netplug.firewall import intent as intents
 from netplug.kernel import Kernel
+from netplug.model import Place
 from netplug.resources import Resource, Shell
 from netplug.resources.addresses import Addresses, Routes, Sysctl
 from netplug.resources.links import Bridge, Veth
@@ -139,11 +140,13 @@ def remove(kernel: Kernel, plan: Plan, sharing: Sharing | None = None) -> list[N
     """Undoes every step in reverse; goes on after errors and returns them."""
     sharing = sharing or Unshared()
     sharing.leave()
+    ends = {(step.peer_place, step.ifname) for step in plan if isinstance(step, Veth)}
     errors: list[NetplugError] = []
     for step in reversed(plan.steps):
         try:
             if step.key is None:
-                step.undo(kernel)
+                if not _goes_with(step, ends):
+                    step.undo(kernel)
                 continue
             with sharing.hold(step.key):
                 if sharing.may_undo(step.key):
@@ -151,6 +154,12 @@ def remove(kernel: Kernel, plan: Plan, sharing: Sharing | None = None) -> list[N
         except NetplugError as error:
             errors.append(error)
     return errors
+
+
+def _goes_with(step: Resource, ends: set[tuple[Place, str]]) -> bool:
+    """Does it vanish with a link of the plan? Where that link was never made, a link of this
+    name is somebody else's, and its addresses and routes stay."""
+    return isinstance(step, Addresses | Routes) and (step.place, step.device) in ends
 
 
 def check(kernel: Kernel, plan: Plan) -> list[Difference]:

@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS ports (
     port INTEGER NOT NULL,
     address TEXT NOT NULL,   -- '' is the wildcard
     owner TEXT NOT NULL,
-    PRIMARY KEY (host, family, protocol, port, address)
+    PRIMARY KEY (port, protocol, family, host, address)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ports_by_owner ON ports (host, owner);
 """
@@ -111,11 +111,9 @@ def _conflict(port: HostPort, *, owner: str, holder: str) -> Conflict:
 def release(connection: sqlite3.Connection, *, host: str, owner: str) -> tuple[HostPort, ...]:
     """Frees what the owner publishes; the freed ports, none for an unknown owner."""
     rows = connection.execute(
-        "DELETE FROM ports WHERE host = ? AND owner = ?"
-        " RETURNING host, owner, family, address, protocol, port",
-        (host, owner),
+        f"DELETE FROM ports WHERE host = ? AND owner = ? RETURNING {_COLUMNS}", (host, owner)
     ).fetchall()
-    return tuple(_published(row).port for row in rows)
+    return tuple(_published(row).port for row in sorted(rows))
 
 
 def published(
@@ -124,12 +122,8 @@ def published(
     """Reservations in order of host, family, protocol and port; each filter given narrows them."""
     chosen = {k: v for k, v in {"host": host, "owner": owner}.items() if v is not None}
     where = " AND ".join(f"{name} = :{name}" for name in chosen) or "TRUE"
-    rows = connection.execute(
-        f"SELECT host, owner, family, address, protocol, port FROM ports WHERE {where}"
-        " ORDER BY host, family, protocol, port, address",
-        chosen,
-    )
-    return tuple(_published(row) for row in rows)
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM ports WHERE {where}", chosen)
+    return tuple(_published(row) for row in sorted(rows))
 
 
 def reclaim_hosts(
@@ -143,7 +137,10 @@ def reclaim_hosts(
     return tuple(found)
 
 
-def _published(row: tuple[str, str, Family, str, Protocol, int]) -> Published:
-    host, owner, family, address, protocol, port = row
+_COLUMNS = "host, family, protocol, port, address, owner"
+
+
+def _published(row: tuple[str, Family, Protocol, int, str, str]) -> Published:
+    host, family, protocol, port, address, owner = row
     named = ip_address(address) if address else None
     return Published(host, owner, HostPort(family, named, protocol, port))

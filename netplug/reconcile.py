@@ -39,7 +39,7 @@ def compute_expected(plan: Plan, attachment: Attachment, previous: Result) -> Pl
     )
 
 
-def _expected(  # noqa: PLR0913 - the facts of one prevResult
+def _expected(
     step: Resource,
     ifname: str,
     *,
@@ -99,7 +99,5 @@ def find_owned(
             continue
         found.append(owner)
         if remove:
-            remove_owned(kernel, Attachment(*parts))
+            remove_owned(kernel, Attachment(parts[0], parts[1], parts[2]))
     return sorted(set(found))
-
-

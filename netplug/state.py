@@ -213,7 +213,7 @@ class State:
         ).fetchone()
         return _parse_record(row) if row else None
 
-    def list(self, host: str, network: str | None = None) -> list[Record]:
+    def records(self, host: str, network: str | None = None) -> list[Record]:
         """Records of this host, oldest first, of one network or all."""
         rows = self._db.execute(
             f"SELECT {COLUMNS} FROM records WHERE host=? AND (? IS NULL OR network=?)"
@@ -246,9 +246,7 @@ class State:
             return []
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot,))
-            rows = db.execute(
-                "SELECT host, owner FROM records WHERE boot<>?", (boot,)
-            ).fetchall()
+            rows = db.execute("SELECT host, owner FROM records WHERE boot<>?", (boot,)).fetchall()
             for host, owner in rows:
                 self.drop(db, host, owner)
             orphans = ipam.reclaim_earlier_boots(db, boot=boot)

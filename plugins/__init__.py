@@ -9,16 +9,19 @@ of the group `netplug.drivers`, each a module-level object that fits `Driver`.
 from __future__ import annotations
 
 import difflib
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from netplug.errors import ConfigError
 from netplug.model import Attachment, Facts, Lease, Network, Result, Wanted
 from netplug.plan import Plan
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
 
 class Driver(Protocol):
     name: str
-    options: type  # frozen dataclass: the strict schema of this driver's keys
+    options: type[Any]  # frozen dataclass: the strict schema of this driver's keys
 
     def facts(self, network: Network) -> Wanted:
         """What to read from the kernel before planning, as data."""
@@ -60,7 +63,7 @@ def driver_names() -> list[str]:
     return ["bridge", *sorted(entry.name for entry in _entry_points())]
 
 
-def _entry_points():  # type: ignore[no-untyped-def]
+def _entry_points() -> EntryPoints:
     from importlib.metadata import entry_points  # slow, and seldom needed
 
     return entry_points(group="netplug.drivers")

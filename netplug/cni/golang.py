@@ -18,6 +18,7 @@ from netplug.model import IPAddress, IPInterface, IPNetwork
 Schema = Mapping[str, Any]
 """Known key -> schema of its object (or of a list's objects), None where nothing is folded."""
 
+DEPTH = 64  # levels of nesting; far above any configuration, far below Python's stack
 SHOWN = 80  # characters of a foreign value that an error repeats
 
 
@@ -72,9 +73,24 @@ def parse_object(text: bytes, what: str = "stdin") -> Object:
         return _object([])
     if not isinstance(value, Object):
         raise DecodeError(f"{what} is not a JSON object", f"it is {kind_of(value)}", _HINT)
+    _check_depth(value, what)
     if b"\\ud" in text or b"\\uD" in text:  # half a surrogate pair could not be printed again
         return _printable(value)  # type: ignore[no-any-return]
     return value
+
+
+def _check_depth(value: Any, what: str) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise DecodeError(f"{what} is nested too deeply", f"{DEPTH} levels are allowed", _HINT)
 
 
 _HINT = "pass one JSON object, as libcni does"

@@ -22,7 +22,7 @@ from netplug.cni.result import (
     render_version,
 )
 from netplug.cni.versions import CURRENT
-from netplug.errors import InputError, NetplugError, SandboxError
+from netplug.errors import NetplugError, SandboxError
 from netplug.model import Attachment, Network, Result
 
 

@@ -35,7 +35,7 @@ _PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp", "sctp")
 
 
 def parse_attachment(
-    request: Request, network: Network, *, via: Literal["cni", "ipam"] = "cni"
+    request: Request, network: Network, *, via: Literal["cni", "cli", "ipam"] = "cni"
 ) -> Attachment:
     """The attachment that a request is about. Raises ConfigError naming the wrong value.
 

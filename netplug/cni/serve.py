@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from netplug import ipam, plugins
+from netplug import admission, ipam, plugins
 from netplug.cni.delegate import Delegate
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
@@ -55,9 +55,14 @@ def parse_own_network(request: Request, program: str, log: Log) -> tuple[Network
     network, warnings = parse_network(config, driver.options)
     for warning in warnings:
         log(f"network {network.name}: {warning}")
+    return network, make_foreign(request, network)
+
+
+def make_foreign(request: Request, network: Network) -> Foreign | None:
+    """The IPAM plugin of a network where it is not ours."""
     if network.ipam is None or not network.ipam.foreign:
-        return network, None
-    return network, Foreign(request, network.ipam.type)
+        return None
+    return Foreign(request, network.ipam.type)
 
 
 class Foreign:
@@ -100,7 +105,7 @@ def serve_ipam(request: Request, log: Log) -> Result | None:
             for owner in engine.gc(network.name, request.valid_attachments):
                 log(f"released the addresses of {owner}")
         elif request.command == "STATUS":
-            engine.demand_free_addresses(network)
+            admission.demand_free_addresses(engine.state, engine.host.id, network)
     finally:
         engine.close()
     return None

@@ -30,6 +30,9 @@ class Firewall(Protocol):
     def owners(self) -> set[str]:
         """Owners of all per-attachment elements in the kernel."""
 
+    def foreign_drops(self) -> list[str]:
+        """Others' chains that would drop our traffic and that we cannot open, with the fix."""
+
 
 class Renderer(Protocol):
     """The pure half of a backend: the commands one would type."""

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from netplug.errors import Conflict, KernelRefused
 from netplug.firewall import Firewall
 from netplug.firewall.intent import Accept, Base, Intent, Publish, SpoofGuard
-from netplug.firewall.legacy import legacy_drops
-from netplug.firewall.nft_accept import (
-    accept_comment,
-    accept_places,
-    accept_rules,
-    dropping_chains,
-    possible_places,
+from netplug.firewall.nft_accept import ForeignChains
+from netplug.firewall.nft_elements import (
+    Element,
+    Elements,
+    compute_elements,
+    element_text,
+    pack_element,
+    possible_elements,
+    scope_of,
 )
 from netplug.firewall.nft_layout import (
     FAMILIES,
@@ -27,21 +29,13 @@ from netplug.firewall.nft_layout import (
     OWNER,
     TABLE,
     WORDS,
-    Element,
-    Elements,
     Layout,
     Scope,
-    compute_elements,
-    element_text,
-    pack_element,
-    possible_elements,
     rule_userdata,
-    scope_of,
 )
 from netplug.kernel import nftables as nf
 from netplug.kernel.conntrack import flush_udp
 from netplug.kernel.nfnetlink import Message, Nfnetlink, Refusal, Reply, pack_comment
-from netplug.model import Family
 
 TAKEN = (errno.EEXIST, errno.EBUSY)  # EBUSY: the key with other data, before Linux 6.2
 TRIES = 5  # another process may add or remove the same element between our look and our step
@@ -87,7 +81,7 @@ class NftFirewall:
     def __init__(self, fd: int, legacy: Firewall | None = None) -> None:
         self._fd = fd
         self._link = Nfnetlink(fd)
-        self._legacy = legacy
+        self._foreign = ForeignChains(fd, self._link, legacy)
 
     @staticmethod
     def usable(fd: int) -> str | None:
@@ -108,14 +102,14 @@ class NftFirewall:
         if isinstance(intent, Base):
             return self._compare_base(LAYOUTS[intent.family])
         if isinstance(intent, Accept):
-            return self._compare_accept(intent)
+            return self._foreign.present(intent)
         return self._compare_elements(intent)
 
     def apply(self, intent: Intent) -> bool:
         if isinstance(intent, Base):
             return self._apply_base(LAYOUTS[intent.family])
         if isinstance(intent, Accept):
-            return self._apply_accept(intent)
+            return self._foreign.apply(intent)
         if isinstance(intent, Publish):
             absent = self._apply_owned(intent)
             flush_udp(self._fd, intent.family, intent.mappings, gone=False)
@@ -128,7 +122,7 @@ class NftFirewall:
         if isinstance(intent, Base):
             self._transact([nf.delete_table(FAMILIES[intent.family], TABLE)], gone=True)
         elif isinstance(intent, Accept):
-            self._undo_accept(intent)
+            self._foreign.undo(intent)
         else:
             self._undo_elements(intent)
             if isinstance(intent, Publish):
@@ -146,21 +140,8 @@ class NftFirewall:
         return {e.comment.removeprefix(OWNER) for _, _, e in self._owned_elements()}
 
     def foreign_drops(self) -> list[str]:
-        """Words on foreign chains that drop container traffic and cannot be opened by us."""
-        words = []
-        chains = self._chains()
-        families: tuple[Family, ...] = (4, 6)
-        for family in families:
-            for chain in dropping_chains(chains, family):
-                if self._locked(chain):
-                    words.append(
-                        f"chain {chain.name} of table {WORDS_BY_NUMBER[chain.family]}"
-                        f" {chain.table} drops what it does not know, and its owner lets nobody"
-                        " else change it: add the bridges to a trusted zone there"
-                    )
-            if self._legacy is None:
-                words += legacy_drops(self._fd, family)
-        return list(dict.fromkeys(words))
+        """Words on foreign chains that drop container traffic and that we cannot open."""
+        return self._foreign.read_drops()
 
     # -- base ------------------------------------------------------------------------------
 
@@ -338,75 +319,6 @@ class NftFirewall:
                     ]
         return found
 
-    # -- accept ----------------------------------------------------------------------------
-
-    def _chains(self) -> list[nf.Chain]:
-        return [nf.read_chain(reply) for reply in self._link.dump(nf.all_chains())]
-
-    def _locked(self, chain: nf.Chain) -> bool:
-        answer = self._link.ask([nf.get_table(chain.family, chain.table)])[0]
-        return isinstance(answer, Reply) and nf.table_owned(answer)
-
-    def _marked_rules(self, intent: Accept, chain: nf.Chain) -> list[nf.RuleFact]:
-        replies = self._link.dump(nf.all_rules(chain.family, chain.table, chain.name))
-        rules = map(nf.read_rule, replies)
-        return [rule for rule in rules if rule.comment == accept_comment(intent)]
-
-    def _lacking(self, intent: Accept) -> tuple[list[nf.Chain], int]:
-        """Places whose accepts are not complete, and the number of all places."""
-        places = [
-            place
-            for place in accept_places(self._chains(), intent.family)
-            if not self._locked(place)
-        ]
-        lacking = [
-            place
-            for place in places
-            if len(self._marked_rules(intent, place)) != len(accept_rules(intent, place))
-        ]
-        return lacking, len(places)
-
-    def _compare_accept(self, intent: Accept) -> str | None:
-        legacy = self._legacy.present(intent) if self._legacy else ""
-        lacking, places = self._lacking(intent)
-        if lacking and len(lacking) == places:
-            return None
-        words = [f"chain {p.name} of table {p.table} drops {intent.bridge}" for p in lacking]
-        if legacy is None:
-            return None if not words and not places else ", ".join([*words, "legacy iptables drop"])
-        return ", ".join([*words, legacy] if legacy else words)
-
-    def _apply_accept(self, intent: Accept) -> bool:
-        absent = self._legacy.apply(intent) if self._legacy else False
-        lacking, _ = self._lacking(intent)
-        batch: list[Message] = []
-        for place in lacking:
-            batch += [
-                nf.delete_rule(place.family, place.table, place.name, rule.handle)
-                for rule in self._marked_rules(intent, place)
-            ]
-            batch += [
-                nf.new_rule(
-                    place.family,
-                    place.table,
-                    place.name,
-                    code=rule.code,
-                    userdata=pack_comment(rule.comment),
-                    append=False,
-                )
-                for rule in reversed(accept_rules(intent, place))
-            ]
-        self._transact(batch)
-        return absent or bool(lacking)
-
-    def _undo_accept(self, intent: Accept) -> None:
-        if self._legacy:
-            self._legacy.undo(intent)
-        for place in possible_places(self._chains(), intent.family):
-            for rule in self._marked_rules(intent, place):
-                message = nf.delete_rule(place.family, place.table, place.name, rule.handle)
-                self._transact([message], gone=True)
-
     # -- answers ---------------------------------------------------------------------------
 
     def _transact(self, batch: Sequence[Message], *, gone: bool = False) -> bool:
@@ -422,9 +334,6 @@ class NftFirewall:
         hint = REPAIR if refusal.errno == errno.ENOENT else ""
         table = f"{WORDS[scope]} {TABLE}"
         return _refused(f"nf_tables refuses elements of table {table}", refusal, hint)
-
-
-WORDS_BY_NUMBER = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6"}
 
 
 def _refused(what: str, refusal: Refusal, hint: str = "") -> KernelRefused:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+from netplug.errors import KernelRefused, UnsupportedError
+from netplug.firewall import Firewall
 from netplug.firewall.intent import Accept
+from netplug.firewall.legacy import legacy_drops
 from netplug.firewall.nft_layout import (
     ACCEPT,
     FAMILIES,
@@ -26,8 +29,10 @@ from netplug.firewall.nft_layout import (
     interface_is,
 )
 from netplug.kernel import nftables as nf
+from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply, pack_comment
 from netplug.model import Family
 
+FAMILY_WORDS = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6"}
 USER_CHAIN = "DOCKER-USER"
 # firewalld's base chains accept by policy and end in a reject of everything.
 REJECTING = {("firewalld", "filter_FORWARD"), ("firewalld", "filter_INPUT")}
@@ -101,3 +106,124 @@ def _to_port(protocol: str, port: int) -> Term:
     code = nf.meta(META_L4PROTO) + nf.compare(bytes((PROTOCOLS[protocol],)))
     code += nf.payload(TRANSPORT_HEADER, 2, 2) + nf.compare(struct.pack("!H", port))
     return Term(f"{protocol} dport {port}", code)
+
+
+class ForeignChains:
+    """The accepts of our bridges in the chains of others, in one namespace.
+
+    A table that its owner holds for itself (firewalld >= 2.3 may) cannot be changed: that
+    is told by `read_drops`, and is no failure. So it is with the legacy tables when there
+    is no `legacy` to open them, or it cannot work.
+    """
+
+    def __init__(self, fd: int, link: Nfnetlink, legacy: Firewall | None) -> None:
+        self._fd = fd
+        self._link = link
+        self._legacy = legacy
+
+    def present(self, intent: Accept) -> str | None:
+        lacking, complete = self._compare(intent)
+        words = [f"chain {p.name} of table {_place(p)} drops {intent.bridge}" for p in lacking]
+        legacy = self._legacy_present(intent)
+        if legacy != "":
+            words.append(f"the legacy chain FORWARD drops {intent.bridge}")
+        if words and not complete and legacy in (None, ""):
+            return None
+        return ", ".join(words)
+
+    def apply(self, intent: Accept) -> bool:
+        lacking, _ = self._compare(intent)
+        batch: list[Message] = []
+        for place in lacking:
+            batch += self._deletions(intent, place)
+            # Each goes to the head, so the last one first.
+            batch += [_insertion(place, rule) for rule in reversed(accept_rules(intent, place))]
+        refusals = self._link.transact(batch)
+        if refusals:
+            raise KernelRefused(
+                f"{intent.bridge} cannot be let through foreign chains",
+                refusals[0].words,
+                "they changed meanwhile: try again",
+                errno=refusals[0].errno,
+            )
+        return self._apply_legacy(intent) or bool(lacking)
+
+    def undo(self, intent: Accept) -> None:
+        for place in possible_places(self._chains(), intent.family):
+            for message in self._deletions(intent, place):
+                self._link.transact([message])  # one that is gone already is as good
+        if self._legacy:
+            self._legacy.undo(intent)
+
+    def read_drops(self) -> list[str]:
+        """For STATUS: chains that drop container traffic and are not ours to open."""
+        chains = self._chains()
+        families: tuple[Family, ...] = (4, 6)
+        words = [
+            f"chain {chain.name} of table {_place(chain)} drops what it does not know, and its"
+            " owner lets nobody else change it: put the bridges into a trusted zone there"
+            for family in families
+            for chain in dropping_chains(chains, family)
+            if self._held(chain)
+        ]
+        if self._legacy is None:
+            words += [line for family in families for line in legacy_drops(self._fd, family)]
+        return list(dict.fromkeys(words))
+
+    def _compare(self, intent: Accept) -> tuple[list[nf.Chain], int]:
+        """Places whose accepts are not complete, and how many are."""
+        places = [
+            place for place in accept_places(self._chains(), intent.family) if not self._held(place)
+        ]
+        lacking = [
+            place
+            for place in places
+            if len(self._marked(intent, place)) != len(accept_rules(intent, place))
+        ]
+        return lacking, len(places) - len(lacking)
+
+    def _legacy_present(self, intent: Accept) -> str | None:
+        """As `Firewall.present`; "" where nothing is needed, or nothing can be done."""
+        try:
+            return self._legacy.present(intent) if self._legacy else ""
+        except UnsupportedError:
+            return ""
+
+    def _apply_legacy(self, intent: Accept) -> bool:
+        try:
+            return self._legacy.apply(intent) if self._legacy else False
+        except UnsupportedError:
+            return False
+
+    def _chains(self) -> list[nf.Chain]:
+        return [nf.read_chain(reply) for reply in self._link.dump(nf.all_chains())]
+
+    def _held(self, chain: nf.Chain) -> bool:
+        answer = self._link.ask([nf.get_table(chain.family, chain.table)])[0]
+        return isinstance(answer, Reply) and nf.table_owned(answer)
+
+    def _marked(self, intent: Accept, chain: nf.Chain) -> list[nf.RuleFact]:
+        replies = self._link.dump(nf.all_rules(chain.family, chain.table, chain.name))
+        rules = map(nf.read_rule, replies)
+        return [rule for rule in rules if rule.comment == accept_comment(intent)]
+
+    def _deletions(self, intent: Accept, place: nf.Chain) -> list[Message]:
+        return [
+            nf.delete_rule(place.family, place.table, place.name, rule.handle)
+            for rule in self._marked(intent, place)
+        ]
+
+
+def _insertion(place: nf.Chain, rule: Rule) -> Message:
+    return nf.new_rule(
+        place.family,
+        place.table,
+        place.name,
+        code=rule.code,
+        userdata=pack_comment(rule.comment),
+        append=False,
+    )
+
+
+def _place(chain: nf.Chain) -> str:
+    return f"{FAMILY_WORDS[chain.family]} {chain.table}"

@@ -7,23 +7,12 @@ letter of `nft list ruleset` (nft 1.0.6 and newer).
 from __future__ import annotations
 
 from netplug.firewall.intent import Accept, Base, Intent, Publish
-from netplug.firewall.nft_accept import accept_rules
-from netplug.firewall.nft_layout import (
-    LAYOUTS,
-    TABLE,
-    WORDS,
-    Elements,
-    Layout,
-    Rule,
-    Set,
-    compute_elements,
-    element_text,
-    scope_of,
-)
+from netplug.firewall.nft_accept import FAMILY_WORDS, accept_rules
+from netplug.firewall.nft_elements import Elements, compute_elements, element_text, scope_of
+from netplug.firewall.nft_layout import LAYOUTS, TABLE, WORDS, Layout, Rule, Set
 from netplug.kernel import nftables as nf
 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
-FAMILY_WORDS = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6", nf.BRIDGE: "bridge"}
 
 
 def render_shell(intent: Intent) -> list[str]:

@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pyroute2.netlink import nlmsg
@@ -93,7 +94,10 @@ def new_bridge(name: str, *, index: int) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class VethEnd:
-    """One end of a cable; `namespace` is a descriptor, None for the socket's own."""
+    """One end of a cable; `namespace` is a descriptor, None for the socket's own.
+
+    The kernel does not look at the `master` of a peer: `set_link` gives it one.
+    """
 
     name: str
     index: int
@@ -132,8 +136,17 @@ def _end_attributes(end: VethEnd) -> list[tuple[str, Any]]:
     return attributes
 
 
-def set_link(index: int, *, name: str, up: bool | None = None, mtu: int | None = None) -> Request:
-    attributes: list[tuple[str, Any]] = [] if mtu is None else [("IFLA_MTU", mtu)]
+@lru_cache(maxsize=1024)  # nodes of a topology ask for the same things
+def set_link(
+    index: int,
+    *,
+    name: str,
+    up: bool | None = None,
+    mtu: int | None = None,
+    master: int | None = None,
+) -> Request:
+    wanted = (("IFLA_MTU", mtu), ("IFLA_MASTER", master))
+    attributes = [(key, value) for key, value in wanted if value is not None]
     message = _link(index=index, up=up, attributes=attributes)
     return _request(f"link {name} cannot be changed", message, RTM_NEWLINK, CHANGE)
 
@@ -154,6 +167,7 @@ def new_address(index: int, address: IPInterface) -> Request:
     return _request(f"address {address} cannot be added", message, RTM_NEWADDR, CREATE)
 
 
+@lru_cache(maxsize=1024)
 def new_route(destination: IPNetwork, gateway: IPAddress) -> Request:
     message = rtmsg()
     message["family"] = _family(destination)

@@ -89,7 +89,7 @@ def open_namespace(path: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return None
     except OSError as error:
-        raise SandboxError(f"network namespace {path} cannot be opened", error.strerror) from error
+        raise SandboxError(f"network namespace {path} cannot be opened", error.strerror or "") from error
     try:
         kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
     except OSError:  # not of nsfs: a plain file, a device, a folder
@@ -142,9 +142,7 @@ def netlink_socket(fd: int, protocol: int) -> socket.socket:
     """A netlink socket that lives in the namespace behind `fd`, usable from any thread."""
 
     def make() -> socket.socket:
-        return socket.socket(
-            socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol
-        )
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol)
 
     return in_namespace(fd, make)
 

@@ -1,4 +1,4 @@
-"""Kernel objects as values: each is one kernel transaction that can be compared, made, undone, printed.
+"""Kernel objects as values: each is one kernel transaction to compare, make, undo, print.
 
 `present` answers None where the kernel has nothing of it, "" where it has all of
 it, else words that name the difference. Sandbox objects are absent, and their
@@ -54,7 +54,7 @@ class Resource(Protocol):
         """Makes it so, whether anything was absent before. Idempotent."""
 
     def undo(self, kernel: Kernel) -> None:
-        """Removes what `apply` makes; silent where it is gone. Never touches what lacks our mark."""
+        """Removes what `apply` makes; silent where it is gone. What lacks our mark stays."""
 
     def shell(self, shell: Shell) -> list[str]:
         """The commands one would type (iproute2 6.1 syntax)."""

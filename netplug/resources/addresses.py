@@ -94,7 +94,7 @@ class Addresses:
             for other in held:
                 if other == address or other.version != address.version:
                     continue
-                if not other.network.overlaps(address.network):  # type: ignore[arg-type]
+                if not other.network.overlaps(address.network):
                     continue
                 if not self.force:
                     raise Conflict(
@@ -191,8 +191,9 @@ class Routes:
             rtnl.delete_route(link.index, route)
 
     def shell(self, shell: Shell) -> list[str]:
+        ip = shell.ip(self.place)
         return [
-            f"{shell.ip(self.place)} {_family(route)}route append {_route_words(route, self.device)}"
+            f"{ip} {_family(route)}route append {_route_words(route, self.device)}"
             for route in self.routes
         ]
 
@@ -261,7 +262,8 @@ class Sysctl:
         if kernel.fd(self.place) is None:
             return None
         return ", ".join(
-            f"{key} is {found}, not {want}" for key, (want, found) in self._different(kernel).items()
+            f"{key} is {found}, not {want}"
+            for key, (want, found) in self._different(kernel).items()
         )
 
     def apply(self, kernel: Kernel) -> bool:

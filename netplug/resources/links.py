@@ -14,7 +14,9 @@ from netplug.resources import Shell
 
 def differences(*pairs: tuple[str, object, object]) -> str:
     """Words for (field, wanted, found) triples that differ."""
-    return ", ".join(f"{name} is {found}, not {want}" for name, want, found in pairs if want != found)
+    return ", ".join(
+        f"{name} is {found}, not {want}" for name, want, found in pairs if want != found
+    )
 
 
 def _flag(value: bool) -> str:
@@ -152,7 +154,11 @@ class Veth:
         return differences(
             ("kind", "veth", host.kind),
             (f"{self.ifname}'s kind", "veth", inner.kind),
-            ("bridge", self.bridge, bridge.name if bridge and host.master == bridge.index else None),
+            (
+                "bridge",
+                self.bridge,
+                bridge.name if bridge and host.master == bridge.index else "none",
+            ),
             (f"{self.host_name}'s state", "up", "up" if host.up else "down"),
             (f"{self.ifname}'s MAC", self.mac, inner.mac),
             (f"{self.ifname}'s MTU", self.mtu, inner.mtu),
@@ -163,10 +169,12 @@ class Veth:
     def apply(self, kernel: Kernel) -> bool:
         bridge = kernel.host.link(self.bridge)
         if bridge is None:
-            raise NotFound(f"bridge {self.bridge} is gone", "it was removed in the meantime", "retry")
+            raise NotFound(
+                f"bridge {self.bridge} is gone", "it was removed in the meantime", "retry"
+            )
         host = kernel.host.link(self.host_name)
         created = host is None
-        if created:
+        if host is None:
             self._demand_free(kernel)
             kernel.host.add_veth(
                 self.host_name,
@@ -183,8 +191,7 @@ class Veth:
             kernel.host.set_alias(host.index, self.alias)
         else:
             self._repair(kernel, host, bridge.index)
-        assert host is not None
-        if created and (self.hairpin or self.isolated) or not created:
+        if (created and (self.hairpin or self.isolated)) or not created:
             kernel.host.set_port(host.index, hairpin=self.hairpin, isolated=self.isolated)
         if self.vlans and not self.keep_default_vlan:
             kernel.host.delete_vlan(host.index, 1)

@@ -18,7 +18,7 @@ U32_ALL = ["0x0/0x0+0"]  # a u32 key that matches every packet
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """Limits `device`, the host end of a veth. Rates in bytes/s, bursts in bytes; rate 0 is no limit.
+    """Limits `device`, the host end of a veth. Rates in bytes/s (0: none), bursts in bytes.
 
     What the container receives leaves the host by `device`: a tbf at its root.
     What it sends arrives there, where nothing queues: it is redirected to `ifb`,

@@ -19,9 +19,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TypeVar
 
+import residue
 from residue import Snapshot
 
 from .unpack import Tree, Unavailable
@@ -30,6 +32,8 @@ T = TypeVar("T")
 CGROUPS = Path("/sys/fs/cgroup")
 # Engines make these below each hierarchy, which no namespace hides, and never remove them.
 ENGINE_CGROUPS = ("libpod_parent", "default", "k8s.io")
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = "/tmp"  # whatever TMPDIR says: a cell replaces /run
 PATIENCE = 60.0  # seconds for one command of an engine; they take one or two
 # What an engine is given on a host without a login session. PATH is the one of a Debian root.
 ENVIRONMENT = {
@@ -40,7 +44,7 @@ ENVIRONMENT = {
 }
 
 SETUP = """
-base=$1 tree=$2 plugins=$3
+base=$1 tree=$2 plugins=$3 openings=$4
 mount -t tmpfs -o mode=755 cell "$base"
 cd "$base"
 mkdir cgroup etc home opt opt-work tree usr usr/bin
@@ -78,11 +82,21 @@ if [ -e /dev/net/tun ]; then # often for root alone; slirp4netns runs as an ordi
     mknod -m 666 tun c 10 200
     mount --bind tun /dev/net/tun
 fi
+eval "$openings"
 mount --make-rshared /
 ip link set lo up
 trap '' CHLD # inherited by cat, the first process here: the kernel then reaps orphans itself
 echo ready
 exec cat
+"""
+
+
+READ_RESIDUE = """
+import dataclasses, json, residue, sys
+residue.DATABASE = sys.argv[1]
+snapshot = residue.take_snapshot()
+names = [field.name for field in dataclasses.fields(snapshot)]
+print(json.dumps({name: sorted(getattr(snapshot, name)) for name in names}))
 """
 
 
@@ -94,17 +108,18 @@ class Cell:
     """Namespaces held by one process, and the commands that run inside.
 
     `path` is a tmpfs that only the cell sees; `plugins` becomes /opt/cni/bin.
-    Raises Unavailable with the reason where such namespaces or mounts cannot be had.
+    Raises CommandFailed with the reason where such namespaces or mounts cannot be had.
     """
 
     def __init__(self, tree: Tree, plugins: Path) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="netplug-cell-"))
+        self.path = Path(tempfile.mkdtemp(prefix="netplug-cell-", dir=FOLDER))
         self._foreign_cgroups = {path for path in engine_cgroups() if path.exists()}
         self._services: list[subprocess.Popen[bytes]] = []
         flags = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation=private"]
         self._holder = subprocess.Popen(
             ["unshare", *flags, "sh", "-euc", SETUP, "cell"]
-            + [str(path) for path in (self.path, tree.path, plugins)],
+            + [str(path) for path in (self.path, tree.path, plugins)]
+            + [render_openings(ROOT, Path(sys.prefix), Path(sys.base_prefix))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -114,7 +129,7 @@ class Cell:
         if self._holder.stdout.readline() != "ready\n":
             _, reason = self._holder.communicate()
             self.path.rmdir()
-            raise Unavailable(f"no cell for an engine can be made here: {reason.strip()}")
+            raise CommandFailed(f"no cell for an engine can be made here: {reason.strip()}")
         self._first = self._first_process()
         self._enter = ["nsenter", "-t", str(self._first), "-m", "-n", "-p", "--"]
 
@@ -127,7 +142,10 @@ class Cell:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -197,23 +215,26 @@ class Cell:
         """A path of the cell, as processes outside of it can open it."""
         return Path(f"/proc/{self._first}/root{path}")
 
-    def snapshot(self) -> Snapshot:
-        """What a network leaves on a host: see tests/residue.py, read inside the cell."""
-        script = (
-            "import dataclasses, json, residue;"
-            "snapshot = residue.take_snapshot();"
-            "names = [field.name for field in dataclasses.fields(snapshot)];"
-            "print(json.dumps({name: sorted(getattr(snapshot, name)) for name in names}))"
+    def snapshot(
+        self,
+        *prefix: str,
+        environment: Mapping[str, str] = ENVIRONMENT,
+        database: str = residue.DATABASE,
+    ) -> Snapshot:
+        """What a network leaves on a host: tests/residue.py, run inside the cell.
+
+        `prefix` is a command that enters yet another place, such as a rootless podman's
+        network namespace, and `database` the state of netplug there.
+        """
+        words = (*prefix, sys.executable, "-c", READ_RESIDUE, database)
+        path = {"PYTHONPATH": str(Path(residue.__file__).parent)}
+        seen: dict[str, list[str]] = json.loads(
+            self.run(*words, environment={**environment, **path})
         )
-        path = {"PYTHONPATH": str(Path(__file__).parents[1])}
-        text = self.run(sys.executable, "-c", script, environment=ENVIRONMENT | path)
-        seen: dict[str, list[str]] = json.loads(text)
-        kept = {
-            "links": seen["links"],
-            "routes": [route for route in seen["routes"] if not route.split()[-1] == "lo"],
-            "rules": seen["rules"],
-            "rows": seen["rows"],
-            "files": [file for file in seen["files"] if is_of_network(file)],
+        files = [file for file in seen["files"] if is_of_network(file)]
+        routes = [route for line in seen["routes"] if (route := read_route(line))]
+        kept = {"files": files, "routes": routes} | {
+            name: seen[name] for name in ("links", "rules", "rows")
         }
         nothing: dict[str, frozenset[str]] = {
             field.name: frozenset() for field in dataclasses.fields(Snapshot)
@@ -221,12 +242,50 @@ class Cell:
         return Snapshot(**nothing | {name: frozenset(things) for name, things in kept.items()})
 
 
+def render_openings(*kept: Path) -> str:
+    """Shell lines that let ordinary users reach `kept`: this clone, and the Python it runs on.
+
+    Homes are often closed to others. One above a kept folder is replaced by an empty one.
+    """
+    homes = {
+        folder: {home for home in folder.parents if not home.stat().st_mode & 0o001}
+        for folder in kept
+    }
+    kept = tuple(folder for folder in kept if homes[folder])
+    lines = []
+    for number, folder in enumerate(kept):
+        lines += [f"mkdir kept{number}", f"mount --bind {quote(str(folder))} kept{number}"]
+    for home in sorted(set().union(*homes.values())):
+        lines += [f"mkdir -p {quote(str(home))}"]
+        lines += [f"mount -t tmpfs -o mode=755 cell {quote(str(home))}"]
+    for number, folder in enumerate(kept):
+        lines += [f"mkdir -p {quote(str(folder))}"]
+        lines += [f"mount --bind kept{number} {quote(str(folder))}"]
+    return "\n".join(lines)
+
+
+def read_route(line: str) -> str:
+    """What a line of /proc/net/route or ipv6_route says about a network; mostly nothing.
+
+    Usage counts change by themselves. The kernel makes lo's routes and those of link-local and
+    multicast addresses (fe80::/10, ff00::/8), some of them seconds after the link is up, and
+    those that slirp4netns advertises on its tap0.
+    """
+    words = line.split()
+    if len(words) != 10:  # not of ipv6_route
+        return line
+    destination, length, *_, link = words
+    by_kernel = link in ("lo", "tap0") or destination.startswith(("fe80", "ff"))
+    return "" if by_kernel else f"{destination}/{length} {link}"
+
+
 def is_of_network(file: str) -> bool:
     """Whether a file is state of a network; the engine's own databases are its own affair."""
     folders = ("/run/netns/", "/run/netplug/", "/var/lib/netplug/", "/var/lib/cni/")
     # libcni's folder, and the reference's lock and last address, are there for ever
     bookkeeping = ("/var/lib/cni/results", "/lock", "/last_reserved_ip.0", "/last_reserved_ip.1")
-    return file.startswith(folders) and not file.endswith(bookkeeping)
+    database = "state.db" in file.rsplit("/", 1)[-1]
+    return file.startswith(folders) and not file.endswith(bookkeeping) and not database
 
 
 def eventually(attempt: Callable[[], T], *, patience: float = 5.0) -> T:
@@ -239,6 +298,14 @@ def eventually(attempt: Callable[[], T], *, patience: float = 5.0) -> T:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def eventually_none(read: Callable[[], list[str]], *, patience: float = 5.0) -> list[str]:
+    """What `read` still returns when the engine had time for its own clean-up."""
+    deadline = time.monotonic() + patience
+    while (left := read()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return left
 
 
 def engine_cgroups() -> Sequence[Path]:

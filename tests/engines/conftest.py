@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeAlias, TypeVar
 
 import pytest
-from engines.cell import Cell, eventually, require_root
+from engines.cell import FOLDER, Cell, eventually, eventually_none, require_root
 from engines.containerd import Containerd, start_containerd
 from engines.cri import Cri
 from engines.flavour import SUBNET, SUBNET_6, Flavour, make_flavour
@@ -42,7 +41,7 @@ def tree() -> Tree:
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Path]:
     """A folder that ordinary users may read as well, unlike pytest's own."""
-    with TemporaryDirectory(prefix="netplug-engines-") as folder:
+    with TemporaryDirectory(prefix="netplug-engines-", dir=FOLDER) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
@@ -63,7 +62,7 @@ def flavour(tree: Tree, shared: Path) -> Flavour:
 
 @pytest.fixture(scope="session")
 def enter() -> Iterator[Callable[[AbstractContextManager[T]], T]]:
-    """Enters an engine's context until the session ends; skips the test where it is not to be had."""
+    """Enters an engine's context until the session ends; skips where it cannot be had."""
     with ExitStack() as stack:
         yield lambda engine: skip_unless_available(lambda: stack.enter_context(engine))
 
@@ -148,11 +147,3 @@ def nothing_left(cell: Cell, flavour: Flavour) -> Iterator[None]:
     left = eventually_none(lambda: flavour.judge(before.added(cell.snapshot())))
     if left:
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
-
-
-def eventually_none(read: Callable[[], list[str]], *, patience: float = 5.0) -> list[str]:
-    """What `read` still returns when the engine had time for its own clean-up."""
-    deadline = time.monotonic() + patience
-    while (left := read()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .cell import PATIENCE, Cell, CommandFailed, eventually
 from .images import NAME, Images
-from .unpack import Tree, Unavailable
+from .unpack import Tree
 
 SOCKET = "/run/containerd/containerd.sock"
 # Lowering an OOM score needs a capability that CI may lack.
@@ -43,7 +43,8 @@ class Containerd:
         nobody would ever ask for the DEL.
         """
         client = self.cell.start("ctr", "run", "--rm", "--cni", NAME, name, *command)
-        eventually(lambda: self.execute(name, "true"), patience=20.0)
+        # a task can execute commands before it has its network
+        eventually(lambda: self.address(name), patience=20.0)
         try:
             yield
         finally:
@@ -60,6 +61,8 @@ class Containerd:
     def address(self, name: str) -> str:
         """The IPv4 address of eth0, read inside the container."""
         line = self.execute(name, "ip", "-4", "-o", "address", "show", "eth0")
+        if "inet " not in line:
+            raise CommandFailed(f"no address: {line}")
         return line.split("inet ")[1].split("/")[0]
 
 
@@ -77,5 +80,5 @@ def start_containerd(tree: Tree, plugins: Path, images: Images) -> Iterator[Cont
                 containerd.ctr("--namespace", namespace, "images", "import", images.oci_layout)
         except CommandFailed as failure:
             last = Path(log.name).read_text().splitlines()[-3:]
-            raise Unavailable(f"containerd does not start: {failure}; {last}") from None
+            raise CommandFailed(f"containerd does not start: {failure}; {last}") from None
         yield containerd

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .unpack import Tree, Unavailable
 
-CAPABILITIES = {name: True for name in ("portMappings", "ips", "mac", "bandwidth", "aliases")}
+CAPABILITIES = dict.fromkeys(("portMappings", "ips", "mac", "bandwidth", "aliases"), True)
 SUBNET = "10.89.7.0/24"
 SUBNET_6 = "fd89:7::/64"
 DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
@@ -34,7 +34,11 @@ class Flavour:
         """The leftovers that count: the reference keeps its bridge and base chains for ever."""
         if self.name != "reference":
             return left
-        kinds = ("links: veth*", "files: /var/lib/cni/results/*", "files: /var/lib/cni/networks/*/*")
+        kinds = (
+            "links: veth*",
+            "files: /var/lib/cni/results/*",
+            "files: /var/lib/cni/networks/*/*",
+        )
         return [line for line in left if any(fnmatch(line, kind) for kind in kinds)]
 
     def network(

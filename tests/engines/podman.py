@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from residue import Snapshot
 
 from .cell import ENVIRONMENT, Cell, CommandFailed
 from .images import NAME, Images
@@ -75,8 +77,18 @@ class Podman:
         self.cell.write(path, json.dumps(conflist))
 
     def address(self, container: str, network: str) -> str:
-        template = "{{(index .NetworkSettings.Networks %s).IPAddress}}" % json.dumps(network)
-        return self("inspect", "-f", template, container)
+        (container_state,) = json.loads(self("inspect", container))
+        address: str = container_state["NetworkSettings"]["Networks"][network]["IPAddress"]
+        return address
+
+    def snapshot_of_rootless_network(self) -> Snapshot:
+        """What is in the namespace where a rootless podman keeps its bridges.
+
+        It exists while a container does, with the /run/user of its owner but its own /run.
+        """
+        command = (*self.prefix, "podman", "unshare", "--rootless-netns")
+        database = f"{self.environment['XDG_RUNTIME_DIR']}/netplug/state.db"
+        return self.cell.snapshot(*command, environment=self.environment, database=database)
 
     def remove_all(self) -> None:
         """Every container, then every network file of this podman."""
@@ -114,9 +126,9 @@ def start_rootless_podman(tree: Tree, plugins: Path, images: Images) -> Iterator
         prefix = ("setpriv", *identity, "env", "-C", str(home))
         podman = Podman(cell, networks, prefix, environment)
         try:
-            cell.run(*prefix, "test", "-r", __file__)
+            cell.run(*prefix, sys.executable, "-c", "import sys")
         except CommandFailed:
-            raise Unavailable("an ordinary user may not read this clone") from None
+            raise Unavailable(f"an ordinary user may not run {sys.executable}") from None
         cell.run(*prefix, "mkdir", "-p", networks)
         configure(podman, images)
         yield podman
@@ -135,7 +147,6 @@ def configure(podman: Podman, images: Images) -> None:
 
 def require_cni_backend(tree: Tree) -> None:
     """podman 5 knows netavark alone."""
-    command = [tree.program("podman"), "--version"]
-    version = tree.versions.get("podman", "") or str(subprocess.check_output(command))
+    version = tree.versions.get("podman", "unknown")
     if version.split(":")[-1].split(".")[0] != "4":
         raise Unavailable(f"podman {version} has no CNI backend that is tested here (4.x has)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engines.cell import eventually
 from engines.containerd import Containerd
 from engines.images import WEB_SERVER
 
@@ -19,4 +20,5 @@ def test_containers_reach_each_other(containerd: Containerd) -> None:
         address = containerd.address("web")
         assert address != containerd.address("shell")
         containerd.execute("shell", "ping", "-c1", "-W2", address)
-        assert containerd.run_attached("once", "wget", "-qO-", f"http://{address}/") == "ok"
+        fetch = ("wget", "-qO-", f"http://{address}/")
+        assert eventually(lambda: containerd.run_attached("once", *fetch)) == "ok"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engines.cell import eventually_none
+from engines.flavour import Flavour
 from engines.images import NAME, WEB_SERVER
 from engines.podman import Podman
 
@@ -27,3 +29,17 @@ def test_addresses_are_distinct_and_given_back(rootless_podman: Podman) -> None:
     podman("rm", "--force", "--time", "0", "one")
     podman.run("three", "--network", "lan", "--ip", first)
     assert podman.address("three", "lan") == first
+
+
+def test_a_removed_container_leaves_nothing_behind_the_others(
+    rootless_podman: Podman, flavour: Flavour
+) -> None:
+    podman = rootless_podman
+    podman.run("keeper", "--network", "lan")  # with the last container its namespace goes, too
+    before = podman.snapshot_of_rootless_network()
+    podman.run("web", "--network", "lan", "-p", "18080:80", command=WEB_SERVER)
+    assert before.added(podman.snapshot_of_rootless_network())
+    podman("rm", "--force", "--time", "0", "web")
+    assert not eventually_none(
+        lambda: flavour.judge(before.added(podman.snapshot_of_rootless_network()))
+    )

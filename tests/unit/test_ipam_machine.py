@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from netplug import ipam
 from netplug.errors import ConfigError, Conflict, Exhausted
-from netplug.model import Ipam, IPAddress
+from netplug.model import IPAddress, Ipam
 
 BASE = int(ip_address("10.1.0.0"))
 HOST = "boot/1"
@@ -52,6 +52,36 @@ def configurations(draw: st.DrawFn) -> tuple[Ipam, list[int]]:
         return ipam.parse_ipam({"subnet": "10.1.0.0/27"}), [BASE + n for n in range(2, 31)]
 
 
+class Pool:
+    """What one range set should do: fresh addresses first, then the longest released one."""
+
+    def __init__(self, usable: list[int]) -> None:
+        self.usable = usable
+        self.cursor = -1
+        self.queue: list[int] = []
+
+    def next(self, taken: set[int]) -> int | None:
+        found = self.forward(taken)
+        while found is None and self.queue:
+            if (address := self.queue.pop(0)) not in taken:
+                found, self.cursor = address, len(self.usable) - 1
+        if found is None:
+            before, self.cursor = self.cursor, -1
+            found = self.forward(taken)
+            self.cursor = before if found is None else self.cursor
+        return found
+
+    def forward(self, taken: set[int]) -> int | None:
+        for index in range(self.cursor + 1, len(self.usable)):
+            if self.usable[index] not in taken:
+                self.cursor = index
+                return self.usable[index]
+        return None
+
+    def release(self, address: int) -> None:
+        self.queue = [one for one in self.queue if one != address] + [address]
+
+
 class Allocator(RuleBasedStateMachine):
     """Two networks, whose ranges may overlap, on one segment."""
 
@@ -61,13 +91,14 @@ class Allocator(RuleBasedStateMachine):
         self.db.executescript(ipam.SCHEMA)
         self.db.execute("BEGIN IMMEDIATE")
         self.held: dict[str, int] = {}
-        self.fresh: dict[int, set[int]] = {}  # by network: never given by it so far
+        self.owners_pool: dict[str, Pool] = {}
         self.count = 0
 
     @initialize(networks=st.tuples(configurations(), configurations()))
     def configure(self, networks: tuple[tuple[Ipam, list[int]], ...]) -> None:
         self.networks = networks
-        self.fresh = {index: set(usable) for index, (_, usable) in enumerate(networks)}
+        shared = {tuple(usable): Pool(usable) for _, usable in networks}
+        self.pools = [shared[tuple(usable)] for _, usable in networks]
 
     def allocate(self, which: int, owner: str, *requested: IPAddress) -> int:
         lease = ipam.allocate(
@@ -81,18 +112,20 @@ class Allocator(RuleBasedStateMachine):
     def take(self, which: int) -> None:
         self.count += 1
         owner = f"n{which}/{self.count}/eth0"
-        usable = self.networks[which][1]
-        taken = set(self.held.values())
-        unused = self.fresh[which] - taken
+        expected = self.pools[which].next(set(self.held.values()))
         try:
             address = self.allocate(which, owner)
         except Exhausted:
-            assert set(usable) <= taken
+            assert expected is None
             return
-        assert address in usable and address not in taken
-        assert not unused or address in unused, "a used address came before a fresh one"
-        self.fresh[which] -= {address}
+        assert address == expected
+        self.hold(owner, which, address)
+
+    def hold(self, owner: str, which: int, address: int) -> None:
+        assert address in self.networks[which][1]
+        assert address not in self.held.values()
         self.held[owner] = address
+        self.owners_pool[owner] = self.pools[which]
 
     @rule(which=st.integers(0, 1), offset=st.integers(0, 31))
     def take_by_name(self, which: int, offset: int) -> None:
@@ -105,16 +138,16 @@ class Allocator(RuleBasedStateMachine):
         except Conflict:
             assert wanted in self.held.values()
         else:
-            assert address == wanted in self.networks[which][1]
-            assert wanted not in self.held.values()
-            self.held[owner] = address
+            assert address == wanted
+            self.hold(owner, which, address)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(sorted(self.held)))
         freed = ipam.release(self.db, host=HOST, owner=owner)
-        assert [int(one) for one in freed] == [self.held.pop(owner)]
+        assert [int(one) for one in freed] == [self.held[owner]]
+        self.owners_pool.pop(owner).release(self.held.pop(owner))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), which=st.integers(0, 1))

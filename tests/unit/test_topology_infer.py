@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netplug.fixtures import Topology, load, parse_topology
@@ -129,6 +129,7 @@ def test_trunks_join_switches_into_one_segment() -> None:
     assert routes(made, "a") == {"0.0.0.0/0": "10.0.0.1"}
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,30}", fullmatch=True), unique=True))
 def test_names_of_ports_fit_and_differ(hosts: list[str]) -> None:
     hosts = [name for name in hosts if name not in ("wire", "s")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from netplug.errors import ConfigError, InputError
 from netplug.fixtures import load, names, parse_topology
-from netplug.fixtures.schema import parse_yaml
+from netplug.fixtures.load import SHIPPED
+from netplug.fixtures.schema import LinkEntry, TopologyFile, parse_yaml
 
 TWO = """
 hosts: {red: [10.0.1.2/24], blue: [10.0.1.3/24]}
@@ -126,3 +128,15 @@ def test_files_of_the_user(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         load(path)
+
+
+def test_examples_and_list_of_the_readme() -> None:
+    readme = (SHIPPED / "README.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        assert parse_topology(parse_yaml(example, source="README"), name="README").nodes
+    for name in names():
+        assert f"`{name}`" in readme
+    for key in (*TopologyFile.model_fields, *LinkEntry.model_fields):
+        assert f"`{key}`" in readme

@@ -1,10 +1,13 @@
 """The iptables backend: for hosts whose rules live in the legacy tables.
 
-    from netplug.firewall.iptables import IptablesFirewall
+    rules     intents as rules, and as the commands one would type (pure)
+    process   runs the child: one request, one short process
+    child     that process; with `tables` (libiptc) and `changes`, all that knows python-iptables
 
-Every request runs in a short child process (`child`) that is born in the host's namespace,
-takes the lock of `iptables -w`, changes each table by one commit, and ends (about 0.1 s).
-This process never loads python-iptables. Needs CAP_NET_ADMIN over the namespace.
+The child is born in the host's namespace, takes the lock of `iptables -w`, changes each table
+by one commit, and ends. This process never loads python-iptables. All of it needs
+CAP_NET_ADMIN over the namespace. The child imports this package too, so nothing here may
+bring `netplug.kernel` (pyroute2, 0.2 s) along when it is imported.
 """
 
 from __future__ import annotations
@@ -12,29 +15,25 @@ from __future__ import annotations
 from typing import Any
 
 from netplug.codec import encode
-from netplug.firewall.intent import Base, Intent, SpoofGuard
-from netplug.firewall.iptables.process import (
-    LOCKFILE,
-    PATIENCE,
-    read_active_tables,
-    run_child,
-)
-from netplug.firewall.iptables.rules import compute_ruleset, render_shell, unsupported
-from netplug.kernel.namespaces import in_namespace
+from netplug.firewall.intent import Base, Intent, Publish, SpoofGuard
+from netplug.firewall.iptables.process import read_active_tables_of, run_child
+from netplug.firewall.iptables.rules import compute_ruleset, render_shell
 from netplug.model import Family
 
 __all__ = [
     "IptablesFirewall",
     "ensure_legacy_accept",
     "legacy_accept_present",
-    "legacy_drops",
     "remove_legacy_accept",
     "render_shell",
 ]
 
+LOCKFILE = "/run/xtables.lock"
+PATIENCE = 30.0  # seconds to wait for the lock
+
 
 class IptablesFirewall:
-    """`Firewall` on the legacy tables of the namespace behind `netns`.
+    """`Firewall` on the legacy tables of the namespace behind `fd`.
 
     `patience` seconds are waited for `lockfile`; then Busy is raised. Raises UnsupportedError
     where the kernel has no legacy tables, python-iptables is missing, or for a SpoofGuard.
@@ -42,81 +41,89 @@ class IptablesFirewall:
 
     name = "iptables"
 
-    def __init__(self, netns: int, *, lockfile: str = LOCKFILE, patience: float = PATIENCE) -> None:
-        self._netns = netns
+    def __init__(self, fd: int, *, lockfile: str = LOCKFILE, patience: float = PATIENCE) -> None:
+        self._fd = fd
         self._lock = {"lockfile": lockfile, "patience": patience}
 
     def present(self, intent: Intent) -> str | None:
         ruleset = compute_ruleset(intent)
-        if not set(ruleset.tables) & self._active(ruleset.family):
-            return None if ruleset.rules else ""
-        answer = self._ask("present", intent)
-        return None if answer is None else str(answer)
+        active = read_active_tables_of(self._fd, ruleset.family)
+        if ruleset.rules and not active.intersection(ruleset.tables):
+            return None
+        return _words(self._ask("present", intent))
 
     def apply(self, intent: Intent) -> bool:
         compute_ruleset(intent)  # refuses here what no child need be started for
-        return bool(self._ask("apply", intent))
+        absent = bool(self._ask("apply", intent))
+        if isinstance(intent, Publish):
+            _flush_flows(self._fd, intent, gone=False)
+        return absent
 
     def undo(self, intent: Intent) -> None:
-        if isinstance(intent, SpoofGuard) or (
-            isinstance(intent, Base) and intent.family == "bridge"
-        ):
+        if _of_bridged_frames(intent):
             return
-        if self._active(compute_ruleset(intent).family):
+        if read_active_tables_of(self._fd, compute_ruleset(intent).family):
             self._ask("undo", intent)
+        if isinstance(intent, Publish):
+            _flush_flows(self._fd, intent, gone=True)
 
     def remove_owned(self, owner: str) -> int:
-        if not self._active(4) | self._active(6):
+        if not self._in_use():
             return 0
-        return int(run_child(self._netns, {"verb": "remove_owned", "owner": owner, **self._lock}))
+        return int(run_child(self._fd, {"verb": "remove_owned", "owner": owner, **self._lock}))
 
     def owners(self) -> set[str]:
-        if not self._active(4) | self._active(6):
+        if not self._in_use():
             return set()
-        return set(run_child(self._netns, {"verb": "owners", **self._lock}))
+        return set(run_child(self._fd, {"verb": "owners", **self._lock}))
 
     def _ask(self, verb: str, intent: Intent) -> Any:
         request = {"verb": verb, "kind": type(intent).__name__, "intent": encode(intent)}
-        return run_child(self._netns, {**request, **self._lock})
+        return run_child(self._fd, {**request, **self._lock})
 
-    def _active(self, family: Family) -> set[str]:
-        return in_namespace(self._netns, lambda: read_active_tables(family))
-
-
-def legacy_drops(netns: int) -> list[str]:
-    """The legacy chains that would drop a bridge's traffic, for a backend that is not this one.
-
-    Such as "ip filter FORWARD: policy DROP (legacy tables)", "ip6 filter INPUT: last rule REJECT
-    (legacy tables)". Loads no table: a namespace without them costs one read of /proc.
-    """
-    active = in_namespace(netns, lambda: read_active_tables(4) | read_active_tables(6))
-    if "filter" not in active:
-        return []
-    return list(run_child(netns, _legacy("drops")))
+    def _in_use(self) -> bool:
+        return bool(read_active_tables_of(self._fd, 4) or read_active_tables_of(self._fd, 6))
 
 
-def legacy_accept_present(netns: int, bridge: str, family: Family) -> str | None:
-    """As `Firewall.present`, for the accepts of `ensure_legacy_accept`."""
-    if "filter" not in in_namespace(netns, lambda: read_active_tables(family)):
-        return None
-    answer = run_child(netns, _legacy("legacy_present", bridge=bridge, family=family))
-    return None if answer is None else str(answer)
-
-
-def ensure_legacy_accept(netns: int, bridge: str, family: Family) -> bool:
+def ensure_legacy_accept(fd: int, bridge: str, family: Family) -> bool:
     """Lets a bridge's traffic through the legacy filter table; whether anything was missing.
 
     For the nft backend, whose own table holds the policy: these rules accept all of it. They
     stand in DOCKER-USER where FORWARD leads there, else at the head of FORWARD.
     """
-    return bool(run_child(netns, _legacy("legacy_apply", bridge=bridge, family=family)))
+    return bool(_ask_legacy(fd, "legacy_apply", bridge, family))
 
 
-def remove_legacy_accept(netns: int, bridge: str, family: Family) -> None:
+def legacy_accept_present(fd: int, bridge: str, family: Family) -> str | None:
+    """As `Firewall.present`, for what `ensure_legacy_accept` makes; loads no table."""
+    if "filter" not in read_active_tables_of(fd, family):
+        return None
+    return _words(_ask_legacy(fd, "legacy_present", bridge, family))
+
+
+def remove_legacy_accept(fd: int, bridge: str, family: Family) -> None:
     """Undoes `ensure_legacy_accept`; silent where nothing is left of it."""
-    if "filter" in in_namespace(netns, lambda: read_active_tables(family)):
-        run_child(netns, _legacy("legacy_undo", bridge=bridge, family=family))
+    if "filter" in read_active_tables_of(fd, family):
+        _ask_legacy(fd, "legacy_undo", bridge, family)
 
 
-def _legacy(verb: str, **values: Any) -> dict[str, Any]:
-    return {"verb": verb, "lockfile": LOCKFILE, "patience": PATIENCE, **values}
+def _ask_legacy(fd: int, verb: str, bridge: str, family: Family) -> Any:
+    request = {"verb": verb, "bridge": bridge, "family": family}
+    return run_child(fd, {**request, "lockfile": LOCKFILE, "patience": PATIENCE})
+
+
+def _words(answer: Any) -> str | None:
+    return None if answer is None else str(answer)
+
+
+def _flush_flows(fd: int, intent: Publish, *, gone: bool) -> None:
+    from netplug.kernel.conntrack import flush_udp
+
+    flush_udp(fd, intent.family, intent.mappings, gone=gone)
+
+
+def _of_bridged_frames(intent: Intent) -> bool:
+    """Never applied by this backend, so nothing is to be undone."""
+    if isinstance(intent, Base):
+        return intent.family == "bridge"
+    return isinstance(intent, SpoofGuard)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ipaddress import ip_network
 from types import ModuleType
 from typing import Any
 
 from netplug.errors import Conflict, NetplugError
 from netplug.firewall.intent import Subnet
-from netplug.firewall.iptables.process import read_active_tables
 from netplug.firewall.iptables.rules import (
     BASE_COMMENT,
     DNAT,
@@ -22,7 +20,13 @@ from netplug.firewall.iptables.rules import (
     parse_subnet,
     render_rule,
 )
-from netplug.firewall.iptables.tables import DOCKER_USER, NAMES, Entry, LegacyTable
+from netplug.firewall.iptables.tables import (
+    DOCKER_USER,
+    NAMES,
+    Entry,
+    LegacyTable,
+    read_active_tables,
+)
 from netplug.model import Family
 
 _HARMLESS = {"DROP", "REJECT", "LOG", "NFLOG"}  # targets that accept nothing
@@ -97,7 +101,7 @@ def _sort(table: LegacyTable, ruleset: Ruleset) -> tuple[set[Rule], dict[str, li
     wanted = {
         (rule.chain, table.entry(rule, ruleset.comment)): rule
         for rule in ruleset.rules
-        if rule.table == table.name and table.has_chain(rule.chain)
+        if rule.table == table.name and not table.lacking_chain(rule)
     }
     present: set[Rule] = set()
     wrong: dict[str, list[int]] = {}
@@ -105,7 +109,7 @@ def _sort(table: LegacyTable, ruleset: Ruleset) -> tuple[set[Rule], dict[str, li
         exposed = False
         for number, entry in enumerate(table.entries(chain)):
             if entry.comment != ruleset.comment:
-                exposed |= entry.target not in _HARMLESS and not entry.comment.startswith("netplug")
+                exposed |= entry.target not in _HARMLESS and not _of_frame(entry)
                 continue
             rule = wanted.get((chain, entry))
             if rule is None or rule in present or (rule.place == "first" and exposed):
@@ -227,27 +231,12 @@ def _of_frame(entry: Entry) -> bool:
 
 def read_owners(tables: Tables) -> list[str]:
     """Tags of the attachments that have a rule."""
+    families: tuple[Family, ...] = (4, 6)
     comments = {
         entry.comment
-        for family in (4, 6)
+        for family in families
         for table in tables.active(family)
         for chain in table.watched()
         for entry in table.entries(chain)
     }
     return sorted(owner for comment in comments if (owner := parse_owner(comment)))
-
-
-def read_drops(tables: Tables) -> list[str]:
-    """The built-in filter chains that drop what no rule accepts, by policy or by last rule."""
-    found = []
-    for family, word in ((4, "ip"), (6, "ip6")):
-        if "filter" not in read_active_tables(family):
-            continue
-        table = tables.open(family, "filter")
-        for chain in ("FORWARD", "INPUT"):
-            last = next(reversed(table.entries(chain)), None)
-            if table.policy(chain) == "DROP":
-                found.append(f"{word} filter {chain}: policy DROP (legacy tables)")
-            elif last and last.unconditional and last.target in ("DROP", "REJECT"):
-                found.append(f"{word} filter {chain}: last rule {last.target} (legacy tables)")
-    return found

@@ -24,7 +24,6 @@ from netplug.firewall.iptables.changes import (
     compare,
     demolish,
     ensure,
-    read_drops,
     read_owners,
     refuse_overlap,
     withdraw,
@@ -39,7 +38,7 @@ from netplug.firewall.iptables.tables import load_library
 
 NAMESPACE = "/proc/self/ns/net"
 ATTEMPTS = 5  # for commits that the kernel refuses because the table has changed meanwhile
-READING = {"present", "owners", "drops", "legacy_present"}  # the kernel gives a table as a whole
+READING = {"present", "owners", "legacy_present"}  # the kernel gives a table as a whole
 
 
 @contextmanager
@@ -118,8 +117,6 @@ def answer(tables: Tables, request: dict[str, Any]) -> Any:
             return sum(withdraw(tables, family, comment) for family in (4, 6))
         case "owners":
             return read_owners(tables)
-        case "drops":
-            return read_drops(tables)
         case verb:
             raise ValueError(f"no such verb: {verb}")
 

@@ -8,17 +8,17 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import netplug
 from netplug import errors
 from netplug.errors import Busy, KernelRefused, NetplugError, UnsupportedError
-from netplug.kernel.namespaces import in_namespace
+from netplug.firewall.iptables.tables import read_active_tables
 from netplug.model import Family
 
-LOCKFILE = "/run/xtables.lock"
-PATIENCE = 30.0  # seconds to wait for the lock
+T = TypeVar("T")
 GRACE = 30.0  # seconds that the work itself may take
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # python-iptables runs modprobe, where there are modules
 # -I keeps the caller's environment and folder out; the tree that runs may not be installed
@@ -28,29 +28,30 @@ _BOOT = (
 )
 
 
-def read_active_tables(family: Family) -> set[str]:
-    """Names of the legacy tables that the calling thread's namespace has; reading makes none."""
-    path = f"/proc/thread-self/net/ip{'' if family == 4 else '6'}_tables_names"
-    try:
-        with open(path, encoding="ascii") as names:
-            return set(names.read().split())
-    except (FileNotFoundError, PermissionError):  # no such kernel; a user without rights here
-        return set()
+def _in_namespace(fd: int, work: Callable[[], T]) -> T:
+    from netplug.kernel.namespaces import in_namespace  # late: see the package's docstring
+
+    return in_namespace(fd, work)
 
 
-def run_child(netns: int, request: dict[str, Any]) -> Any:
+def read_active_tables_of(fd: int, family: Family) -> set[str]:
+    """Names of the legacy tables of the namespace behind `fd`; reading them makes none."""
+    return _in_namespace(fd, lambda: read_active_tables(family))
+
+
+def run_child(fd: int, request: dict[str, Any]) -> Any:
     """The child's result for a request. Raises what the child raised, Busy for one that hangs."""
     stdin, stdout, stderr = (os.memfd_create(name) for name in ("stdin", "stdout", "stderr"))
     try:
         os.write(stdin, json.dumps(request).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
         # A child is born in the network namespace of the thread that makes it.
-        pid = in_namespace(netns, lambda: _spawn(stdin, stdout, stderr))
+        pid = _in_namespace(fd, lambda: _spawn(stdin, stdout, stderr))
         _await(pid, request["patience"] + GRACE)
         return _parse_answer(_content(stdout), _content(stderr))
     finally:
-        for fd in (stdin, stdout, stderr):
-            os.close(fd)
+        for stream in (stdin, stdout, stderr):
+            os.close(stream)
 
 
 def _spawn(stdin: int, stdout: int, stderr: int) -> int:

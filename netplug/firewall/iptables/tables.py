@@ -1,7 +1,7 @@
 """The legacy tables of this process's network namespace, by libiptc (python-iptables).
 
-Only the short-lived child imports this: python-iptables keeps one table cache for the whole
-process and looks at the namespace of whoever loaded it first. Rules are compared as the kernel
+Only the short-lived child opens tables: python-iptables keeps one cache of them for the whole
+process, whatever namespace a thread is in. Rules are compared as the kernel
 stores them, without python-iptables' own reader, which forks stdout for every match.
 """
 
@@ -43,9 +43,17 @@ class Entry:
     target: str
     data: bytes  # of the target; verdicts and jumps have none
 
-    @property
-    def unconditional(self) -> bool:
-        return len(self.condition) == 1 and not any(self.condition[0])
+
+def read_active_tables(family: Family) -> set[str]:
+    """Names of the legacy tables that the calling thread's namespace has; reading makes none."""
+    path = f"/proc/thread-self/net/ip{'' if family == 4 else '6'}_tables_names"
+    try:
+        with open(path, encoding="ascii") as names:
+            return set(names.read().split())
+    except FileNotFoundError:
+        return set()
+    except PermissionError:  # a namespace older than its user's uid_map belongs to nobody
+        return set(NAMES)
 
 
 def load_library() -> ModuleType:
@@ -134,9 +142,6 @@ class LegacyTable:
     def has_chain(self, name: str) -> bool:
         return bool(self._table.is_chain(name))
 
-    def policy(self, chain: str) -> str:
-        return str(self._table.get_policy(chain)[0].name)
-
     def add_chain(self, name: str) -> None:
         self._table.create_chain(name)
         self.dirty = True
@@ -160,10 +165,15 @@ class LegacyTable:
         """The rule as `entries` would read it."""
         return self._build(rule, comment)[1]
 
+    def lacking_chain(self, rule: Rule) -> str | None:
+        """The chain without which the rule cannot be; None when it can."""
+        needed = (rule.chain, rule.target) if rule.target.startswith(PREFIX) else (rule.chain,)
+        return next((chain for chain in needed if not self.has_chain(chain)), None)
+
     def add(self, rule: Rule, comment: str) -> None:
-        if not self.has_chain(rule.chain):
+        if chain := self.lacking_chain(rule):
             raise KernelRefused(
-                f"chain {rule.chain} of table {self.name} is missing",
+                f"chain {chain} of table {self.name} is missing",
                 "somebody removed the chains of netplug",
                 "run `netplug repair`",
             )
@@ -212,6 +222,7 @@ class LegacyTable:
         target = made.create_target(rule.target)
         for name, value in rule.options:
             target.set_parameter(name, value)
+        made.final_check()  # libxtables completes some extensions only here (MASQUERADE's range)
         return made.rule, type(made.entry)
 
     def _refused(self, what: str, error: Exception) -> NetplugError:
@@ -220,7 +231,7 @@ class LegacyTable:
         subject = f"ip{family}tables table {self.name}"
         if "Permission denied" in why:
             return PermissionRefused(f"{subject} {what}", why, "run as root")
-        if "Table does not exist" in why or "not supported" in why:
+        if "Table does not exist" in why or "Protocol not available" in why:
             return UnsupportedError(
                 f"{subject} is not there",
                 "this kernel was built without the legacy tables, or their module is not loaded",

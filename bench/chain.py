@@ -1,0 +1,161 @@
+"""A CNI runtime reduced to what costs time: plugins executed in order, as libcni does it.
+
+ADD hands each plugin the result of the one before; DEL goes backwards with the result of the
+ADD. Each plugin is one process, with nothing but PATH and CNI_* in its environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from netplug.kernel import namespaces
+
+T = TypeVar("T")
+Config = Mapping[str, Any]
+Result = dict[str, Any]
+CNI_VERSION = "1.0.0"
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class PluginFailed(Exception):
+    """A plugin refused; the text is its own error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A container to connect. `runtime` is what the engine wants by capabilities."""
+
+    container: str
+    namespace: int  # descriptor
+    runtime: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """A path of the namespace that other processes can open."""
+        return f"/proc/{os.getpid()}/fd/{self.namespace}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A network: its plugins in order, in the folder they are executed from."""
+
+    network: str
+    folder: Path
+    plugins: Sequence[Config]
+
+    def add(self, attachment: Attachment) -> Result:
+        result: Result | None = None
+        for plugin in self.plugins:
+            request = self._request(plugin, attachment, result)
+            result = json.loads(self._execute("ADD", plugin, attachment, request))
+        assert result is not None
+        return result
+
+    def delete(self, attachment: Attachment, result: Result) -> None:
+        for plugin in reversed(self.plugins):
+            self._execute("DEL", plugin, attachment, self._request(plugin, attachment, result))
+
+    def version(self) -> None:
+        """What engines ask of every plugin before they use it."""
+        for plugin in self.plugins:
+            self._execute("VERSION", plugin, None, json.dumps({"cniVersion": CNI_VERSION}))
+
+    def _request(self, plugin: Config, attachment: Attachment, result: Result | None) -> str:
+        """The plugin's part of the list, with what the runtime adds (libcni: buildOneConfig)."""
+        wanted = {
+            name: attachment.runtime[name]
+            for name, on in plugin.get("capabilities", {}).items()
+            if on and name in attachment.runtime
+        }
+        request = {key: value for key, value in plugin.items() if key != "capabilities"}
+        request |= {"cniVersion": CNI_VERSION, "name": self.network}
+        if wanted:
+            request["runtimeConfig"] = wanted
+        if result is not None:
+            request["prevResult"] = result
+        return json.dumps(request)
+
+    def _execute(
+        self, command: str, plugin: Config, attachment: Attachment | None, request: str
+    ) -> str:
+        environment = {"PATH": SEARCH_PATH, "CNI_COMMAND": command, "CNI_PATH": str(self.folder)}
+        if attachment:
+            environment |= {
+                "CNI_CONTAINERID": attachment.container,
+                "CNI_NETNS": attachment.path,
+                "CNI_IFNAME": "eth0",
+                "CNI_ARGS": "",
+            }
+        done = subprocess.run(
+            [self.folder / plugin["type"]],
+            input=request,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise PluginFailed(f"{plugin['type']} {command}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+
+class ChainContender:
+    """Measures VERSION, ADD and DEL of a chain, in a simulated host of its own.
+
+    One attachment stays for the whole run: a host with nothing on a network yet, where the
+    bridge and the base chains are still to be made, is met once and not over and over.
+    """
+
+    def __init__(self, name: str, chain: Chain, runtime: Mapping[str, Any]) -> None:
+        self.name = name
+        self._chain = chain
+        self._runtime = runtime
+        self._count = 0
+        self._host = namespaces.new_namespace()
+        self._resident = self._next_attachment()
+        self._resident_result = self._in_host(lambda: chain.add(self._resident))
+
+    def _next_attachment(self) -> Attachment:
+        self._count += 1
+        runtime = dict(self._runtime)
+        if ports := runtime.get("portMappings"):
+            runtime["portMappings"] = [
+                {**port, "hostPort": port["hostPort"] + self._count} for port in ports
+            ]
+        return Attachment(f"bench-{self._count}", namespaces.new_namespace(), runtime)
+
+    def measure(self) -> Mapping[str, float]:
+        attachment = self._next_attachment()
+
+        def work() -> Mapping[str, float]:
+            started = time.perf_counter()
+            self._chain.version()
+            versioned = time.perf_counter()
+            result = self._chain.add(attachment)
+            added = time.perf_counter()
+            self._chain.delete(attachment, result)
+            deleted = time.perf_counter()
+            return {
+                "VERSION": 1000 * (versioned - started),
+                "ADD": 1000 * (added - versioned),
+                "DEL": 1000 * (deleted - added),
+            }
+
+        try:
+            return self._in_host(work)
+        finally:
+            namespaces.close(attachment.namespace)
+
+    def _in_host(self, work: Callable[[], T]) -> T:
+        return namespaces.in_namespace(self._host, work)
+
+    def close(self) -> None:
+        self._in_host(lambda: self._chain.delete(self._resident, self._resident_result))
+        namespaces.close(self._resident.namespace)
+        namespaces.close(self._host)

@@ -1,0 +1,123 @@
+"""What is decided before the kernel is touched: address, ports, subnets; all or nothing.
+
+Everything here works inside one transaction of the state file (DESIGN of crash
+safety: lease, ports and pending record commit together), or only reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+from sqlite3 import Connection
+
+from netplug import ipam, ports
+from netplug.errors import Conflict, Unavailable
+from netplug.host import Host
+from netplug.kernel import sockdiag
+from netplug.model import Attachment, Facts, Lease, Network, overlaps
+from netplug.plan import Plan
+from netplug.plugins import Driver
+from netplug.resources.rules import Rules
+from netplug.state import Record, State
+
+SUBNET = "subnet:"
+
+
+def commit(state: State, driver: Driver, network: Network, record: Record, facts: Facts) -> Record:
+    """Lease, ports and pending record, in one transaction; the record with its whole plan.
+
+    Raises Conflict or Exhausted, and then nothing is taken.
+    """
+    with state.transaction() as db:
+        lease, record = describe(db, driver, network, record, facts)
+        demand_no_overlap(state, record.host, record.plan, network)
+        reserve(db, record, lease)
+        state.put(db, record)
+    return record
+
+
+def describe(
+    db: Connection, driver: Driver, network: Network, record: Record, facts: Facts
+) -> tuple[Lease, Record]:
+    """The lease, and the record with plan and result that follow from it."""
+    lease = allocate(db, network, record) if network.ipam is not None else Lease()
+    return lease, complete(driver, network, record, lease, facts)
+
+
+def complete(
+    driver: Driver, network: Network, record: Record, lease: Lease, facts: Facts
+) -> Record:
+    """Pure: the record with what the lease adds to its plan, and the result.
+
+    Resolver settings are the engine's, else the network's own, else IPAM's.
+    """
+    attachment = record.attachment
+    more = driver.plan_network(network, attachment, lease, facts)
+    result = replace(
+        driver.result(network, attachment, lease, facts),
+        dns=attachment.dns or network.dns or lease.dns,
+    )
+    return replace(record, plan=record.plan + more, result=result)
+
+
+def allocate(db: Connection, network: Network, record: Record) -> Lease:
+    assert network.ipam is not None
+    return ipam.allocate(
+        db,
+        host=record.host,
+        boot=record.boot,
+        segment=network.segment,
+        network=network.name,
+        owner=record.owner,
+        ipam=network.ipam,
+        requested=record.attachment.addresses,
+        now=record.since,
+    )
+
+
+def reserve(db: Connection, record: Record, lease: Lease) -> None:
+    """The ports to publish, for the families that the lease serves. Raises Conflict."""
+    wanted = ports.compute_host_ports(record.attachment.ports, lease.families)
+    if wanted:
+        ports.reserve(db, host=record.host, owner=record.owner, ports=wanted)
+
+
+def demand_free_ports(host: Host, attachment: Attachment) -> None:
+    """No process of the host listens on a port to publish (bind(2) rules). Raises Conflict."""
+    if attachment.ports:
+        wanted = ports.compute_host_ports(attachment.ports, (4, 6))
+        sockdiag.check_free(host.fd, wanted)
+
+
+def demand_no_overlap(state: State, host: str, wanted: Plan, network: Network) -> None:
+    """Overlapping subnets cannot be told apart by one host's routes and rules.
+
+    One subnet may be shared by networks on one bridge: they use the same key.
+    """
+    for key, step in wanted.keys.items():
+        if not key.startswith(SUBNET) or not isinstance(step, Rules) or state.users(host, key):
+            continue
+        subnet = ip_network(key.removeprefix(SUBNET))
+        for other_key, other in state.used_keys(host, SUBNET):
+            if overlaps(subnet, ip_network(other_key.removeprefix(SUBNET))):
+                raise Conflict(
+                    f"subnet {subnet} of network {network.name} overlaps"
+                    f" {other_key.removeprefix(SUBNET)} of network {other}",
+                    "one host cannot route both",
+                    "choose another subnet",
+                )
+
+
+def demand_free_addresses(state: State, host: str, network: Network) -> None:
+    """Every range set, which gives one address to each attachment, has one left."""
+    if network.ipam is None or network.ipam.foreign:
+        return
+    usage = ipam.usage(state.connection, host=host, segment=network.segment, ipam=network.ipam)
+    for number, range_set in enumerate(network.ipam.range_sets):
+        if not any(one.free for one in usage if one.range_set == number):
+            raise Unavailable(
+                f"network {network.name} has no free address",
+                f"all of {ipam.render_ranges(range_set)} is leased",
+                f"see netplug ipam ls {network.name}; detach containers, run netplug gc,"
+                " or widen the range",
+            )

@@ -1,0 +1,91 @@
+"""What every command needs: folders, the engine, the networks that there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from netplug.cli.output import warn
+from netplug.cni.conflist import Conflist, find_network, list_networks
+from netplug.engine import Engine
+from netplug.host import Host, default_state_folder
+from netplug.networks import conf_folders
+from netplug.state import Record, State
+
+DEFAULT_CNI_PATH = "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+class Context:
+    """Settings of one run: --conf-dir, NETCONFPATH, CNI_PATH, NETPLUG_STATE, NETPLUG_FIREWALL."""
+
+    def __init__(self, conf_dir: str | None = None) -> None:
+        self._conf_dir = conf_dir
+
+    @cached_property
+    def state_folder(self) -> Path:
+        named = os.environ.get("NETPLUG_STATE")
+        return Path(named) if named else default_state_folder()
+
+    @cached_property
+    def folders(self) -> tuple[str, ...]:
+        return conf_folders(self._conf_dir, os.environ.get("NETCONFPATH"), self.state_folder)
+
+    @property
+    def cni_path(self) -> str:
+        return os.environ.get("CNI_PATH") or DEFAULT_CNI_PATH
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        state = State(self.state_folder)
+        try:
+            with Host() as host:
+                yield Engine(state, host, warn)
+        finally:
+            state.close()
+
+    def networks(self) -> list[Conflist]:
+        found, warnings = list_networks(self.folders)
+        for warning in warnings:
+            warn(warning)
+        return found
+
+    def network(self, name: str) -> Conflist:
+        """The network of this name. Raises NotFound with the nearest name."""
+        conflist, warnings = find_network(name, self.folders)
+        for warning in warnings:
+            warn(warning)
+        return conflist
+
+
+def get_context(ctx: typer.Context) -> Context:
+    found = ctx.find_object(Context)
+    assert found is not None
+    return found
+
+
+def complete_network(ctx: typer.Context, incomplete: str) -> list[str]:
+    names = (conflist.name for conflist in list_networks(Context().folders)[0])
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
+    try:
+        names = os.listdir("/run/netns")
+    except OSError:
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def shown_container(record: Record) -> str:
+    """The name that people know, else the container's id, cut as engines do."""
+    attachment = record.attachment
+    return attachment.name or attachment.container[:24]

@@ -1,0 +1,170 @@
+"""Upkeep of what is attached: repair, garbage collection, status.
+
+Functions over an `engine.Engine`, which offers them as its methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netplug import admission, plan, plugins, ports
+from netplug.errors import NetplugError, Unavailable, collect
+from netplug.kernel import Kernel, sockdiag
+from netplug.model import Network
+from netplug.plan import Difference
+from netplug.reconcile import find_owned
+from netplug.state import Record
+
+if TYPE_CHECKING:
+    from netplug.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What one attachment lacked, and what could not be put back."""
+
+    record: Record
+    found: tuple[Difference, ...]
+    failed: tuple[NetplugError, ...] = ()
+
+
+def repair(engine: Engine, record: Record, *, dry_run: bool = False) -> Repair:
+    """Compares one attachment with the kernel and puts back what is missing.
+
+    What a crash left half made is removed instead.
+    """
+    with engine.state.locked(engine.lock_name(record.owner)):
+        current = engine.state.get(engine.host.id, record.owner)
+        if current is None:
+            return Repair(record, ())
+        if current.phase != "ready":
+            if not dry_run:
+                engine.remove(current, None)
+            return Repair(current, ())
+        with engine.host.kernel(engine.sandbox_of(current)) as kernel:
+            found = plan.check(kernel, current.plan)
+            failed = [] if dry_run else _put_back(engine, kernel, current, found)
+    return Repair(current, tuple(found), tuple(failed))
+
+
+def _put_back(
+    engine: Engine, kernel: Kernel, record: Record, found: list[Difference]
+) -> list[NetplugError]:
+    """Applies, in the plan's order, what differs."""
+    failed: list[NetplugError] = []
+    usage = engine.usage(record)
+    while found:
+        first = found[0]
+        try:
+            plan.apply(kernel, first.resource, usage)
+        except NetplugError as error:
+            failed.append(error)
+        # A step may bring back, or take along, what later steps need: look again behind it.
+        found = [d for d in plan.check(kernel, record.plan) if d.index > first.index]
+    return failed
+
+
+def gc(
+    engine: Engine,
+    network: str,
+    valid: Iterable[tuple[str, str]] | None,
+    *,
+    dry_run: bool = False,
+) -> list[str]:
+    """Removes attachments of the network that `valid` (container, ifname) does not list.
+
+    `valid` None: the caller has no opinion, only what is provably dead goes, as do
+    in any case attachments of `netplug connect`. Goes on after errors.
+    """
+    keep = None if valid is None else set(valid)
+    gone: list[str] = []
+    errors: list[NetplugError] = []
+    for record in engine.records(network):
+        a = record.attachment
+        if keep is not None and (a.container, a.ifname) in keep:
+            continue
+        if (keep is None or a.via == "cli") and not _collectable(engine, record):
+            continue
+        try:
+            if not dry_run:
+                engine.delete(a)
+            gone.append(record.owner)
+        except NetplugError as error:
+            errors.append(error)
+    known = {record.attachment.mark for record in engine.records()}
+    with engine.host.kernel() as kernel:
+        gone += find_owned(kernel, network, known, keep or set(), remove=not dry_run)
+    collect(f"network {network} could not be cleaned whole", errors)
+    return gone
+
+
+def _collectable(engine: Engine, record: Record) -> bool:
+    """Dead, or left half made by a process that is gone (its lock is free)."""
+    if record.phase == "ready":
+        return engine.dead(record)
+    try:
+        with engine.state.locked(engine.lock_name(record.owner), seconds=0):
+            return True
+    except NetplugError:
+        return False
+
+
+def status(engine: Engine, network: Network) -> list[str]:
+    """Warnings. Raises Unavailable when an ADD on this network could not succeed now."""
+    driver = plugins.get_driver(network.driver)
+    backend = engine.host.choose_firewall(network.firewall)
+    with engine.host.kernel() as kernel:
+        wanted = driver.facts(network)
+        for name in wanted.links:
+            link = kernel.host.link(name)
+            if link is not None and network.driver == "bridge" and link.kind != "bridge":
+                raise Unavailable(
+                    f"link {name} is no bridge",
+                    f"it is of kind {link.kind or 'device'}",
+                    "remove it, or set the key 'bridge' to another name",
+                )
+        drops = kernel.firewall(backend).foreign_drops()
+    admission.demand_free_addresses(engine.state, engine.host.id, network)
+    return [*drops, *_changed_config(engine, network)]
+
+
+def _changed_config(engine: Engine, network: Network) -> list[str]:
+    """Attachments that were made with another configuration than the file has now."""
+    changed = [
+        record.attachment.name or record.attachment.container
+        for record in engine.records(network.name)
+        if _comparable(record.config) != _comparable(network.raw)
+    ]
+    if not changed:
+        return []
+    return [
+        f"{len(changed)} attachments were made with another configuration"
+        f" ({', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''});"
+        " connect them anew to take over the change"
+    ]
+
+
+def _comparable(config: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in config.items() if key not in ("cniVersion", "args")}
+
+
+def warnings(engine: Engine) -> list[str]:
+    """What is amiss on this host beyond any one network."""
+    lines = []
+    for record in engine.records():
+        if record.phase != "ready":
+            lines.append(
+                f"{record.owner} was left {record.phase} by a process that ended;"
+                " run: netplug repair"
+            )
+    published = ports.published(engine.state.connection, host=engine.host.id)
+    owners = {entry.port: entry.owner for entry in published}
+    for request, listener in sockdiag.read_conflicts(engine.host.fd, list(owners)):
+        port = ports.HostPort(*request)
+        who = f"{listener.command} (pid {listener.pid})" if listener.pid else "a process"
+        lines.append(
+            f"{who} listens on {port}, but is shadowed: {owners[port]} publishes that port"
+        )
+    return lines

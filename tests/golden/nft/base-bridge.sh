@@ -1,0 +1,5 @@
+nft 'add table bridge netplug'
+nft 'add set bridge netplug guarded { type ifname; }'
+nft 'add set bridge netplug macs { type ifname . ether_addr; }'
+nft 'add chain bridge netplug spoof { type filter hook prerouting priority -300; policy accept; }'
+nft 'add rule bridge netplug spoof iifname @guarded iifname . ether saddr != @macs drop comment "netplug: frames carry the MAC of their container"'

@@ -1,0 +1,208 @@
+"""The commands of a dry run, typed by hand in a fresh namespace, make what an ADD makes.
+
+For every option of the bridge driver, alone and together, and for both firewall backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from attaching import V4, V6, Site, dump, flatten, gateway_network, make_network, state_rows_of
+
+from netplug.firewall.render import render
+from netplug.kernel import probe_vlan_filtering
+from netplug.model import Bandwidth, Network, Port
+from netplug.plan import Plan, to_shell
+from netplug.resources import Shell
+from netplug.resources.addresses import Sysctl
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+MakeHost = Callable[[str], "Host"]
+Case = tuple[Network, dict[str, Any]]
+BOTH = (V4, V6)
+LIMITS = Bandwidth(8_000_000, 800_000, 4_000_000, 400_000)
+ROUTES = [
+    {"dst": "192.0.2.0/24", "gw": "10.1.0.9", "mtu": 1400, "advmss": 1300, "priority": 7},
+    {"dst": "198.51.100.0/24", "table": 100},
+    {"dst": "203.0.113.0/24", "scope": 253},
+    {"dst": "2001:db8::/32", "gw": "fd00:1::9", "mtu": 1280, "priority": 2048},
+]
+
+
+def ipam(*ranges: dict[str, Any], routes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "netplug", "ranges": [[one] for one in ranges], "routes": routes}
+
+
+LAYER_2 = make_network(ipam={})
+NETWORKS: dict[str, Case] = {
+    "layer2": (LAYER_2, {}),
+    "address": (make_network(), {}),
+    "bridge": (gateway_network(bridge="other-bridge0"), {}),
+    "isGateway": (make_network(isGateway=True), {}),
+    "isDefaultGateway": (make_network(isDefaultGateway=True), {}),
+    "forceAddress": (make_network(isGateway=True, forceAddress=True), {}),
+    "ipMasq": (make_network(ipMasq=True), {}),
+    "ipMasqBackend": (make_network(ipMasq=True, ipMasqBackend="nftables"), {}),
+    "mtu": (make_network(mtu=1400), {}),
+    "mtu-auto": (make_network(mtu="auto"), {}),
+    "hairpinMode": (make_network(hairpinMode=True), {}),
+    "promiscMode": (make_network(promiscMode=True), {}),
+    "vlan": (make_network(isGateway=True, vlan=10), {}),
+    "vlanTrunk": (make_network(ipam={}, vlanTrunk=[{"id": 10}, {"minID": 20, "maxID": 22}]), {}),
+    "preserveDefaultVlan": (make_network(vlan=10, preserveDefaultVlan=True), {}),
+    "macspoofchk": (make_network(macspoofchk=True), {}),
+    "enabledad": (make_network("lan", V6, enabledad=True), {}),
+    "disableContainerInterface": (make_network(ipam={}, disableContainerInterface=True), {}),
+    "portIsolation": (make_network(portIsolation=True), {}),
+    "internal": (gateway_network("lan", *BOTH, internal=True), {}),
+    "isolate": (gateway_network("lan", *BOTH, isolate=True), {}),
+    "routed": (gateway_network("lan", *BOTH, routed=True), {}),
+    "sysctl": (make_network(sysctl={"net.ipv4.conf.IFNAME.rp_filter": "2"}), {}),
+    "ipv6-only": (gateway_network("lan", V6), {}),
+    "dual-stack": (gateway_network("lan", *BOTH), {}),
+    "31": (gateway_network("lan", {"subnet": "10.9.0.0/31"}), {}),
+    "127": (gateway_network("lan", {"subnet": "fd00:9::/127"}), {}),
+    "several": (gateway_network("lan", V4, {"subnet": "10.2.0.0/24"}, V6), {}),
+    "routes": (gateway_network("lan", ipam=ipam(*BOTH, routes=ROUTES)), {}),
+    "mac": (make_network(), {"mac": "02:00:00:00:00:07"}),
+    "ifname": (gateway_network(), {"ifname": "net0"}),
+    "requested": (gateway_network(), {"addresses": (ip_address("10.1.0.77"),)}),
+    "bandwidth": (make_network(), {"bandwidth": LIMITS}),
+    "ingress": (LAYER_2, {"bandwidth": Bandwidth(ingress_rate=1_000_000)}),
+    "egress": (LAYER_2, {"bandwidth": Bandwidth(egress_rate=1_000_000)}),
+    "ports": (
+        gateway_network("lan", *BOTH),
+        {"ports": (Port(8080, 80), Port(53, 53, "udp"), Port(9, 9, "sctp"))},
+    ),
+    "port-of-one-address": (
+        gateway_network("lan", *BOTH),
+        {
+            "ports": (
+                Port(8080, 80, host_ip=ip_address("192.0.2.1")),
+                Port(8081, 80, host_ip=ip_address("127.0.0.1")),
+                Port(8082, 80, host_ip=ip_address("2001:db8::1")),
+            )
+        },
+    ),
+    "all": (
+        gateway_network(
+            "lan",
+            ipam=ipam(*BOTH, routes=ROUTES),
+            **{"hairpinMode": True, "macspoofchk": True, "mtu": 1450, "isolate": True},
+            **{"portIsolation": True, "sysctl": {"net.ipv6.conf.IFNAME.hop_limit": "9"}},
+        ),
+        {"bandwidth": LIMITS, "ports": (Port(8080, 80), Port(53, 53, "udp"))},
+    ),
+}
+IPTABLES = ("ipMasq", "internal", "isolate", "routed", "ports", "port-of-one-address", "several")
+
+
+def with_backend(name: str, backend: str) -> Case:
+    network, wishes = NETWORKS[name]
+    from dataclasses import replace
+
+    return replace(network, firewall=backend), wishes
+
+
+CASES = {name: case for name, case in NETWORKS.items()}
+CASES |= {f"{name}-iptables": with_backend(name, "iptables") for name in IPTABLES}
+CASES["none"] = with_backend("dual-stack", "none")
+
+
+def prepare(host: Host) -> None:
+    """A route out, for the MTU that is taken from it."""
+    host.run("ip link add up0 mtu 1420 type dummy && ip link set up0 up")
+    host.run("ip addr add 192.0.2.1/24 dev up0 && ip route add default via 192.0.2.254")
+
+
+def read_sysctls(host: Host, container: Host, plan: Plan) -> dict[str, str]:
+    places = {"host": host, "sandbox": container}
+    return {
+        f"{step.place} {key}": places[step.place].run(f"cat /proc/sys/{key}")
+        for step in plan
+        if isinstance(step, Sysctl)
+        for key, _ in step.values
+    }
+
+
+def type_commands(host: Host, lines: list[str]) -> None:
+    host.run("set -e\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_typed_commands_make_what_add_makes(make_host: MakeHost, name: str) -> None:
+    network, wishes = CASES[name]
+    if "vlan" in name.lower() and not probe_vlan_filtering():
+        pytest.skip("this kernel has no bridge VLAN filtering")
+    typed, added = make_host("typed"), make_host("added")
+    insides = [typed.container("web"), added.container("web")]
+    for each in (typed, added):
+        prepare(each)
+
+    site = Site(typed)
+    before = state_rows_of(site)
+    preview = site.preview(network, site.attachment(network, insides[0], "web", **wishes))
+    assert state_rows_of(site) == before
+    lines = to_shell(preview.plan, Shell(insides[0].name, render))
+    type_commands(typed, lines)
+
+    other = Site(added)
+    attachment, result = other.add(network, insides[1], "web", **wishes)
+    record = other.record(attachment)
+    assert record is not None
+    assert record.plan == preview.plan
+    for one, two in ((typed, added), (insides[0], insides[1])):
+        assert flatten(dump(one)) == flatten(dump(two)), "\n".join(lines)
+    assert read_sysctls(typed, insides[0], record.plan) == read_sysctls(
+        added, insides[1], record.plan
+    )
+    assert result.ips == preview.result.ips
+    other.delete(attachment)
+
+
+def test_a_preview_takes_nothing(host: Host) -> None:
+    network = gateway_network("lan", *BOTH)
+    site, container = Site(host), host.container("web")
+    before, inside, rows = dump(host), dump(container), state_rows_of(site)
+    attachment = site.attachment(network, container, "web", ports=(Port(8080, 80),))
+    first = site.preview(network, attachment)
+    assert first == site.preview(network, attachment)
+    assert not any(first.present[:3])
+    assert (dump(host), dump(container), state_rows_of(site)) == (before, inside, rows)
+    assert [ip.address for ip in first.result.ips] == [
+        ip_interface("10.1.0.2/24"),
+        ip_interface("fd00:1::2/64"),
+    ]
+
+
+def test_a_preview_marks_what_is_there(host: Host) -> None:
+    """The second container of a network finds bridge, gateway, forwarding and frame made."""
+    network = gateway_network()
+    site = Site(host)
+    first, _ = site.add(network, host.container("first"), "first")
+    second = site.attachment(network, host.container("second"), "second")
+    preview = site.preview(network, second)
+    marked = dict(zip((type(s).__name__ for s in preview.plan), preview.present, strict=False))
+    there = {
+        step.describe()
+        for step, present in zip(preview.plan, preview.present, strict=True)
+        if present
+    }
+    assert "bridge br0" in there
+    assert "10.1.0.1/24 on br0" in there
+    assert "masquerade of 10.1.0.0/24" in there
+    assert not marked["Veth"] and not marked["Routes"]
+    site.delete(first)
+
+
+def test_a_path_outside_run_netns_is_reached_too(host: Host) -> None:
+    network = make_network(sysctl={"net.core.somaxconn": "99"})
+    site, container = Site(host), host.container("web")
+    preview = site.preview(network, site.attachment(network, container, "web"))
+    lines = to_shell(preview.plan, Shell(container.path, render))
+    assert any(line.startswith(f"nsenter --net={container.path} sysctl") for line in lines)
