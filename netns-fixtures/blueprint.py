@@ -117,7 +117,7 @@ def plan_sysctls(topology: Topology) -> dict[str, dict[str, str]]:
 
 
 def _add_addresses(plan: Blueprint, topology: Topology) -> None:
-    # A route needs its interface up, and a link that starts down gets none (nor did it by hand).
+    # The kernel takes no route through a link that is down.
     raised: dict[str, list[IPNetwork]] = {}
     for link in topology.links:
         for end in link.ends:

@@ -83,8 +83,8 @@ class Running:
     def set_link(self, a: str, b: str, *, up: bool | None = None, mtu: int | None = None) -> None:
         """Changes both ends of the link between `a` and `b`. Raises NotFound, KernelRefused.
 
-        A raised link is operational on return. Routes that the kernel dropped with the link
-        do not come back.
+        A raised link is operational on return. Routes through it that the kernel dropped, or
+        never took because it started down, are not added.
         """
         link = self.topology.link(a, b)
         if link is None:

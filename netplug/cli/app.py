@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from netplug import __version__
-from netplug.cli import attach, network, upkeep
+from netplug.cli import attach, graph, network, upkeep
 from netplug.cli.context import Context
 
 EPILOG = """Exit status: 0 done; 1 failed; 2 wrong argument or configuration; 3 root is needed;
@@ -54,6 +54,7 @@ app.add_typer(upkeep.ipam_app, name="ipam")
 app.command()(attach.connect)
 app.command()(attach.disconnect)
 app.command()(attach.ps)
+app.command()(graph.graph)
 app.command()(upkeep.check)
 app.command()(upkeep.repair)
 app.command()(upkeep.gc)

@@ -197,7 +197,7 @@ def _cache(
 
 
 def _print_preview(preview: Preview, place: Target, *, json: bool) -> None:
-    """The commands one would type; a comment where the thing is there already."""
+    """The commands one would type; only a comment where the thing is there already."""
     named = f"{NAMESPACES}/{place.name}" == place.path
     shell = Shell(place.name if named else place.path, render)
     steps = [
@@ -209,9 +209,9 @@ def _print_preview(preview: Preview, place: Target, *, json: bool) -> None:
         return
     for what, present, commands in steps:
         if commands:
-            print(f"# {what}{' (is there already)' if present else ''}")
-            for line in commands:
-                print(f"# {line}" if present else line)
+            print(f"# {what}{': is there already' if present else ''}")
+            for line in () if present else commands:
+                print(line)
 
 
 def disconnect(

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from netplug.errors import Conflict, KernelRefused
-from netplug.firewall import Firewall
 from netplug.firewall.intent import Accept, Base, Intent, Publish, SpoofGuard
 from netplug.firewall.nft_accept import ForeignChains
 from netplug.firewall.nft_elements import (
@@ -71,17 +70,14 @@ class Held:
 
 
 class NftFirewall:
-    """`fd` is the host's network namespace. Safe to share between threads; close it.
-
-    `legacy` lets a bridge through the old xtables, which nf_tables cannot reach.
-    """
+    """`fd` is the host's network namespace. Safe to share between threads; close it."""
 
     name = "nft"
 
-    def __init__(self, fd: int, legacy: Firewall | None = None) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
         self._link = Nfnetlink(fd)
-        self._foreign = ForeignChains(fd, self._link, legacy)
+        self._foreign = ForeignChains(fd, self._link)
 
     @staticmethod
     def usable(fd: int) -> str | None:

@@ -8,13 +8,14 @@ Docker's DOCKER-USER, made for that, or at the head of the base chain (ufw, fire
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable
+from importlib.util import find_spec
 
-from netplug.errors import KernelRefused, UnsupportedError
-from netplug.firewall import Firewall
+from netplug.errors import KernelRefused
+from netplug.firewall import iptables
 from netplug.firewall.intent import Accept
-from netplug.firewall.legacy import legacy_drops
 from netplug.firewall.nft_layout import (
     ACCEPT,
     FAMILIES,
@@ -30,9 +31,11 @@ from netplug.firewall.nft_layout import (
 )
 from netplug.kernel import nftables as nf
 from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply, pack_comment
+from netplug.kernel.xtables import legacy_forward_drops
 from netplug.model import Family
 
 FAMILY_WORDS = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6"}
+_LEGACY_COMMANDS: dict[Family, str] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 USER_CHAIN = "DOCKER-USER"
 # firewalld's base chains accept by policy and end in a reject of everything.
 REJECTING = {("firewalld", "filter_FORWARD"), ("firewalld", "filter_INPUT")}
@@ -111,15 +114,15 @@ def _to_port(protocol: str, port: int) -> Term:
 class ForeignChains:
     """The accepts of our bridges in the chains of others, in one namespace.
 
-    A table that its owner holds for itself (firewalld >= 2.3 may) cannot be changed: that
-    is told by `read_drops`, and is no failure. So it is with the legacy tables when there
-    is no `legacy` to open them, or it cannot work.
+    Legacy tables have their own base chains, which nf_tables cannot reach: they are opened
+    by way of the iptables backend. What cannot be opened (a table that firewalld >= 2.3
+    holds for itself; legacy tables where python-iptables is missing) is told by
+    `read_drops`, and is no failure.
     """
 
-    def __init__(self, fd: int, link: Nfnetlink, legacy: Firewall | None) -> None:
+    def __init__(self, fd: int, link: Nfnetlink) -> None:
         self._fd = fd
         self._link = link
-        self._legacy = legacy
 
     def present(self, intent: Accept) -> str | None:
         lacking, complete = self._compare(intent)
@@ -146,14 +149,17 @@ class ForeignChains:
                 "they changed meanwhile: try again",
                 errno=refusals[0].errno,
             )
-        return self._apply_legacy(intent) or bool(lacking)
+        closed = self._legacy_present(intent) != ""
+        if closed:
+            iptables.ensure_legacy_accept(self._fd, intent.bridge, intent.family)
+        return closed or bool(lacking)
 
     def undo(self, intent: Accept) -> None:
         for place in possible_places(self._chains(), intent.family):
             for message in self._deletions(intent, place):
                 self._link.transact([message])  # one that is gone already is as good
-        if self._legacy:
-            self._legacy.undo(intent)
+        if _can_open_legacy():
+            iptables.remove_legacy_accept(self._fd, intent.bridge, intent.family)
 
     def read_drops(self) -> list[str]:
         """For STATUS: chains that drop container traffic and are not ours to open."""
@@ -166,8 +172,12 @@ class ForeignChains:
             for chain in dropping_chains(chains, family)
             if self._held(chain)
         ]
-        if self._legacy is None:
-            words += [line for family in families for line in legacy_drops(self._fd, family)]
+        words += [
+            f"chain FORWARD of the legacy filter table (IPv{family}) drops what it does not know:"
+            f" {command} -I FORWARD -i BRIDGE -j ACCEPT, and the same with -o BRIDGE"
+            for family, command in _LEGACY_COMMANDS.items()
+            if not _can_open_legacy() and legacy_forward_drops(self._fd, family)
+        ]
         return list(dict.fromkeys(words))
 
     def _compare(self, intent: Accept) -> tuple[list[nf.Chain], int]:
@@ -184,16 +194,9 @@ class ForeignChains:
 
     def _legacy_present(self, intent: Accept) -> str | None:
         """As `Firewall.present`; "" where nothing is needed, or nothing can be done."""
-        try:
-            return self._legacy.present(intent) if self._legacy else ""
-        except UnsupportedError:
+        if not legacy_forward_drops(self._fd, intent.family) or not _can_open_legacy():
             return ""
-
-    def _apply_legacy(self, intent: Accept) -> bool:
-        try:
-            return self._legacy.apply(intent) if self._legacy else False
-        except UnsupportedError:
-            return False
+        return iptables.legacy_accept_present(self._fd, intent.bridge, intent.family)
 
     def _chains(self) -> list[nf.Chain]:
         return [nf.read_chain(reply) for reply in self._link.dump(nf.all_chains())]
@@ -227,3 +230,8 @@ def _insertion(place: nf.Chain, rule: Rule) -> Message:
 
 def _place(chain: nf.Chain) -> str:
     return f"{FAMILY_WORDS[chain.family]} {chain.table}"
+
+
+@functools.cache
+def _can_open_legacy() -> bool:
+    return find_spec("iptc") is not None

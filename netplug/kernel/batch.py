@@ -275,8 +275,11 @@ def read_operational(carrier: socket.socket) -> set[int]:
         offset = 0
         while offset < len(data):
             length, kind = struct.unpack_from("=IH", data, offset)
-            if kind in (NLMSG_DONE, NLMSG_ERROR):
+            if kind == NLMSG_DONE:
                 return found
+            if kind == NLMSG_ERROR:
+                (code,) = struct.unpack_from("=i", data, offset + 16)
+                raise KernelRefused("the links cannot be listed", os.strerror(-code), errno=-code)
             (index,) = struct.unpack_from("=i", data, offset + 20)
             if _is_operational(data, offset + 32, offset + length):
                 found.add(index)

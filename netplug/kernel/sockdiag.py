@@ -60,9 +60,8 @@ class Listener:
     def __str__(self) -> str:
         if self.pid is not None:
             return f"{self.command or 'process'} (PID {self.pid})"
-        if self.inode == 0:
-            return "the kernel itself"  # a tunnel, NFS: no process holds this socket
-        return f"a process of uid {self.uid} that cannot be seen from here"
+        # Sockets of the kernel (tunnels, NFS) look like those of processes that we may not see.
+        return f"the kernel, or a process of uid {self.uid} that cannot be seen from here,"
 
 
 def listeners(

@@ -69,7 +69,7 @@ def firewall(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> It
         nft.close()
         return
     try:
-        module = importlib.import_module("netplug.firewall.iptables.backend")
+        module = importlib.import_module("netplug.firewall.iptables")
     except ImportError:
         pytest.skip("no iptables backend")
     lock = str(tmp_path / "xtables.lock")

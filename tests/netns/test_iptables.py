@@ -28,15 +28,8 @@ from netplug.firewall.intent import (
     SpoofGuard,
     Subnet,
 )
-from netplug.firewall.iptables import (
-    LOCKFILE,
-    IptablesFirewall,
-    ensure_legacy_accept,
-    legacy_accept_present,
-    process,
-    remove_legacy_accept,
-    render_shell,
-)
+from netplug.firewall.iptables import IptablesFirewall, LegacyAccept, process, render_shell
+from netplug.firewall.iptables.backend import LOCKFILE
 from netplug.model import Attachment, Family, Protocol
 from tests.conftest import Host
 
@@ -188,8 +181,7 @@ def test_nothing_is_loaded_by_looking(host: Host, firewall: IptablesFirewall) ->
         firewall.undo(intent)
     assert firewall.owners() == set()
     assert firewall.remove_owned(OWNER) == 0
-    assert legacy_accept_present(host.fd, "br0", 4) is None
-    remove_legacy_accept(host.fd, "br0", 4)
+    LegacyAccept(host.fd).undo(Accept("br0", 4))
     assert loaded(host) == ""
 
 
@@ -368,18 +360,35 @@ def test_accepts_go_where_docker_wants_them(host: Host, firewall: IptablesFirewa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_accepts_in_aid_of_another_backend(host: Host, family: Family) -> None:
-    assert ensure_legacy_accept(host.fd, "br0", family)
-    assert not ensure_legacy_accept(host.fd, "br0", family)
-    assert legacy_accept_present(host.fd, "br0", family) == ""
+    accept, other = Accept("br0", family), LegacyAccept(host.fd)
+    assert other.present(accept) == ""
+    assert other.apply(accept) is False
+    assert loaded(host) == ""
+    host.run(f"ip{'' if family == 4 else '6'}tables-legacy -P FORWARD DROP")
+    assert other.present(accept) is None
+    assert other.apply(accept) is True
+    assert other.apply(accept) is False
+    assert other.present(accept) == ""
     assert any(line.endswith("-j ACCEPT") and "-o br0" in line for line in saved(host, family))
     firewall = IptablesFirewall(host.fd)
     firewall.apply(Base(family))
     assert firewall.present(Base(family)) == ""
     firewall.undo(Base(family))
-    assert legacy_accept_present(host.fd, "br0", family) == ""
-    remove_legacy_accept(host.fd, "br0", family)
-    assert legacy_accept_present(host.fd, "br0", family) is None
+    assert other.present(accept) == ""  # another backend's: not of the frame
+    other.undo(accept)
+    assert other.present(accept) is None
     assert saved(host, family) == []
+
+
+def test_drops_that_this_backend_cannot_open_are_told(
+    host: Host, firewall: IptablesFirewall
+) -> None:
+    host.run("iptables-legacy -P FORWARD DROP")
+    assert firewall.foreign_drops() == []
+    host.run("nft 'add table inet fw; add chain inet fw forward"
+             " { type filter hook forward priority 0; policy drop; }'")  # fmt: skip
+    (words,) = firewall.foreign_drops()
+    assert "chain forward of the nf_tables table fw" in words
 
 
 # -- the lock, and failures ------------------------------------------------------------------

@@ -26,6 +26,7 @@ from firewall_world import (
 from nft_cases import CASES
 
 from netplug.errors import Conflict, KernelRefused
+from netplug.firewall import nft_accept
 from netplug.firewall.intent import (
     Accept,
     Base,
@@ -42,6 +43,7 @@ from netplug.firewall.nft_text import render_accept, render_shell
 from netplug.kernel import nfnetlink
 from netplug.kernel import nftables as nf
 from netplug.kernel.nfnetlink import Message, Nfnetlink
+from netplug.model import Family
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nft"
 BLOCK = re.compile(r"\t(?:set|map) [^\n]*\{\n(?:\t\t[^\n]*\n)*\t\}\n")
@@ -302,32 +304,39 @@ def test_accepts_are_what_one_would_type(
     assert "netplug" not in listing(host)
 
 
-@pytest.mark.parametrize("form", ["policy", "reject"])
-def test_legacy_drops_are_told_and_opened(host: Any, firewall: NftFirewall, form: str) -> None:
-    from netplug.firewall.iptables.backend import LegacyAccept
-
+@pytest.mark.parametrize("form", ["-P FORWARD DROP", "-A FORWARD -j REJECT"])
+def test_legacy_tables_that_drop_are_opened(host: Any, firewall: NftFirewall, form: str) -> None:
     world = build_world(host)
     host.run("iptables-legacy -A FORWARD -s 203.0.113.0/24 -j ACCEPT")
     apply(firewall, *network())
-    assert firewall.foreign_drops() == []
-    host.run(
-        "iptables-legacy -P FORWARD DROP"
-        if form == "policy"
-        else "iptables-legacy -A FORWARD -j REJECT"
-    )
-    assert dial(world.one, (OUT[4], 80), world.out, 80) is None
-    (words,) = firewall.foreign_drops()
-    assert "FORWARD" in words and "iptables-legacy -I" in words
-    opener = NftFirewall(host.fd, legacy=LegacyAccept(host.fd))
-    accept = Accept("br0", 4)
-    assert opener.present(accept) != ""
-    assert opener.apply(accept) is True
-    assert opener.present(accept) == ""
-    assert opener.foreign_drops() == []
-    assert dial(world.one, (OUT[4], 80), world.out, 80)
-    opener.undo(accept)
     assert "netplug" not in host.run("iptables-legacy -S")
-    opener.close()
+    host.run(f"iptables-legacy {form}")
+    assert dial(world.one, (OUT[4], 80), world.out, 80) is None
+    accept = Accept("br0", 4)
+    assert firewall.present(accept) != ""
+    assert firewall.apply(accept) is True
+    assert firewall.present(accept) == ""
+    assert firewall.foreign_drops() == []
+    assert dial(world.one, (OUT[4], 80), world.out, 80)
+    firewall.undo(accept)
+    assert "netplug" not in host.run("iptables-legacy -S")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_legacy_tables_that_cannot_be_opened_are_told(
+    host: Any, firewall: NftFirewall, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft_accept, "_can_open_legacy", lambda: False)
+    assert firewall.foreign_drops() == []
+    command = {4: "iptables-legacy", 6: "ip6tables-legacy"}[family]
+    host.run(f"{command} -P FORWARD DROP; {command} -A FORWARD -i br9 -j ACCEPT")
+    (words,) = firewall.foreign_drops()
+    assert words.startswith(f"chain FORWARD of the legacy filter table (IPv{family})")
+    assert f"{command} -I FORWARD -i BRIDGE -j ACCEPT" in words
+    assert firewall.apply(Accept("br0", family)) is False
+    assert firewall.present(Accept("br0", family)) == ""
+    host.run(f"{command} -P FORWARD ACCEPT; {command} -A FORWARD -p tcp -j DROP")
+    assert firewall.foreign_drops() == []
 
 
 # -- spoof guard ---------------------------------------------------------------------------
@@ -345,6 +354,7 @@ def test_frames_with_another_mac_are_dropped(host: Any, firewall: NftFirewall) -
     assert firewall.present(SpoofGuard(OWNER, "v12", "02:00:00:00:66:66")) != ""
     firewall.undo(guard)
     assert firewall.present(guard) is None
+    world.two.run("ip neighbour flush dev eth0")  # it still knows the old address
     assert dial(world.one, ("10.1.0.3", 80), world.two, 80)
 
 

@@ -121,13 +121,12 @@ def test_conflicts_are_those_of_bind(
     assert bool(sockdiag.read_conflicts(host.fd, [asked])) == clash
     family, address, protocol, port = asked
     text = str(address) if address else {4: "0.0.0.0", 6: "::"}[family]
+    answer = 0
     try:
         listen(text, port, protocol, v6only=True)
     except OSError as error:
-        assert error.errno == errno.EADDRINUSE
-        assert clash
-    else:
-        assert not clash
+        answer = error.errno or 0
+    assert answer == (errno.EADDRINUSE if clash else 0)
 
 
 def test_the_error_names_the_process(host: Host, listen: Open) -> None:
@@ -149,7 +148,7 @@ def test_a_process_that_ends_frees_its_port(host: Host, listen: Open) -> None:
 
 def test_a_kernel_socket_has_no_process(host: Host) -> None:
     host.run("ip link add vx0 type vxlan id 7 dstport 4789 dev lo; ip link set vx0 up")
-    with pytest.raises(Conflict, match="the kernel itself listens on"):
+    with pytest.raises(Conflict, match=r"the kernel, or a process .* listens on"):
         sockdiag.check_free(host.fd, [request(4789, protocol="udp")])
 
 

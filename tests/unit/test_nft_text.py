@@ -8,7 +8,7 @@ import pytest
 from nft_cases import CASES
 
 from netplug.firewall.intent import Accept
-from netplug.firewall.nft_layout import LAYOUTS
+from netplug.firewall.nft_layout import LAYOUTS, Layout
 from netplug.firewall.nft_text import render_accept, render_shell
 from netplug.kernel import nftables as nf
 
@@ -34,21 +34,17 @@ def test_an_inet_chain_is_entered_for_one_family_alone() -> None:
     chain = nf.Chain(nf.INET, "firewalld", "filter_INPUT", hook=nf.INPUT)
     lines = render_accept(Accept("br0", 6), chain)
     assert len(lines) == 2
-    assert all(
-        'rule inet firewalld filter_INPUT meta nfproto ipv6 iifname "br0"' in x for x in lines
-    )
+    head = 'insert rule inet firewalld filter_INPUT meta nfproto ipv6 iifname "br0"'
+    assert all(head in line for line in lines)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=str)
-def test_comments_are_unique_in_their_chain_and_fit(layout: object) -> None:
-    from netplug.firewall.nft_layout import Layout
-
-    assert isinstance(layout, Layout)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: str(layout.scope))
+def test_comments_are_unique_in_their_chain_and_fit(layout: Layout) -> None:
     seen = [(rule.chain, rule.comment) for rule in layout.rules]
     assert len(seen) == len(set(seen))
-    assert all(
-        len(rule.comment) < 128 and "'" not in rule.text + rule.comment for rule in layout.rules
-    )
+    for rule in layout.rules:
+        assert len(rule.comment) < 128
+        assert "'" not in rule.text + rule.comment  # the shell text stands in single quotes
     assert {rule.chain for rule in layout.rules} == {chain.name for chain in layout.chains}
     # What `NftFirewall.present` relies on: no set that rules do not hold.
     text = " ".join(rule.text for rule in layout.rules)
