@@ -78,8 +78,7 @@ def find_netplug(wanted: str | None, folder: Path) -> Path | None:
     if wanted:
         return Path(wanted).absolute()
     command = Path(sys.executable).with_name("netplug")
-    configs = folder / "configs"
-    subprocess.run([command, "install", "--bin-dir", folder, "--conf-dir", configs], check=True)
+    subprocess.run([command, "install", "--bin-dir", folder], check=True, stdout=sys.stderr)
     return folder / "netplug"
 
 

@@ -14,7 +14,7 @@ from netplug import ipam, ports
 from netplug.errors import Conflict, Unavailable
 from netplug.host import Host
 from netplug.kernel import sockdiag
-from netplug.model import Attachment, Facts, Lease, Network, overlaps
+from netplug.model import Attachment, Facts, Family, Lease, Network, overlaps
 from netplug.plan import Plan
 from netplug.plugins import Driver
 from netplug.resources.rules import Rules
@@ -82,11 +82,27 @@ def reserve(db: Connection, record: Record, lease: Lease) -> None:
         ports.reserve(db, host=record.host, owner=record.owner, ports=wanted)
 
 
-def demand_free_ports(host: Host, attachment: Attachment) -> None:
-    """No process of the host listens on a port to publish (bind(2) rules). Raises Conflict."""
-    if attachment.ports:
-        wanted = ports.compute_host_ports(attachment.ports, (4, 6))
-        sockdiag.check_free(host.fd, wanted)
+def claim_ports(state: State, host: Host, network: Network, attachment: Attachment) -> Attachment:
+    """The attachment with the ports that it is to publish: not those which the container has
+    published through another network. Raises Conflict where a process of the host listens
+    on one (bind(2) rules)."""
+    if not attachment.ports:
+        return attachment
+    wanted = ports.unclaimed(
+        state.connection, host=host.id, owner=attachment.owner, ports=attachment.ports
+    )
+    sockets = ports.compute_host_ports(wanted, _families(network))
+    sockdiag.check_free(host.fd, sockets, container=attachment.container)
+    return replace(attachment, ports=wanted)
+
+
+def _families(network: Network) -> tuple[Family, ...]:
+    """Families of addresses that the network will give; both where another IPAM decides."""
+    if network.ipam is None or network.ipam.foreign:
+        return (4, 6)
+    subnets = [one.subnet for range_set in network.ipam.range_sets for one in range_set]
+    addresses = [static.address for static in network.ipam.addresses]
+    return tuple(sorted({item.version for item in (*subnets, *addresses)}))
 
 
 def demand_no_overlap(state: State, host: str, wanted: Plan, network: Network) -> None:

@@ -361,3 +361,28 @@ def with_firewall(network: Network, forced: str | None) -> Network:
     if not forced:
         return network
     return dataclasses.replace(network, firewall=_parse_firewall({"firewall": forced}))
+
+
+SYSCTL_ALLOWLIST = "/etc/cni/tuning/allowlist.conf"  # the reference `tuning` plugin's file
+
+
+def demand_allowed_sysctls(network: Network, path: str = SYSCTL_ALLOWLIST) -> None:
+    """Every sysctl matches a line of the administrator's list, where there is one.
+
+    Lines are regular expressions, matched anywhere in the key, as the reference does.
+    """
+    wanted = getattr(network.options, "sysctl", None)
+    if not wanted:
+        return
+    import re
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            patterns = [line.strip() for line in file if line.strip()]
+    except FileNotFoundError:
+        return
+    for key in wanted:
+        if not any(re.search(pattern, key) for pattern in patterns):
+            raise ConfigError(
+                f"sysctl {key} is not allowed", f"no line of {path} matches it", "ask the admin"
+            )

@@ -18,6 +18,7 @@ from netplug.errors import (
     Busy,
     CheckFailed,
     Conflict,
+    Exhausted,
     NetplugError,
     SandboxError,
     collect,
@@ -72,11 +73,11 @@ class Engine:
         """Attaches one interface. Raises and leaves nothing behind, or returns the result."""
         with self.state.locked(self.lock_name(attachment.owner)):
             self._make_way(attachment, foreign)
+            attachment = admission.claim_ports(self.state, self.host, network, attachment)
             with self._open(attachment) as kernel:
                 driver = plugins.get_driver(network.driver)
                 facts = self._read_facts(kernel, driver, network)
                 links = driver.plan_link(network, attachment, facts)
-                admission.demand_free_ports(self.host, attachment)
                 sandbox = kernel.fd("sandbox")
                 record = Record(
                     host=self.host.id,
@@ -96,7 +97,13 @@ class Engine:
         self, kernel: Kernel, driver: Driver, network: Network, record: Record, facts: Facts
     ) -> Result:
         """With our own IPAM: lease, ports and record commit at once, then one plan is applied."""
-        record = admission.commit(self.state, driver, network, record, facts)
+        try:
+            record = admission.commit(self.state, driver, network, record, facts)
+        except Exhausted:
+            # Engines forget a DEL now and then: addresses of the provably dead come back.
+            if not self.gc(network.name, None):
+                raise
+            record = admission.commit(self.state, driver, network, record, facts)
         try:
             plan.add(kernel, record.plan, self.usage(record))
             return self._finish(record)

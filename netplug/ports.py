@@ -108,6 +108,29 @@ def _conflict(port: HostPort, *, owner: str, holder: str) -> Conflict:
     )
 
 
+def unclaimed(
+    connection: sqlite3.Connection, *, host: str, owner: str, ports: Sequence[Port]
+) -> tuple[Port, ...]:
+    """The ports that no other attachment of the same container publishes already.
+
+    Engines ask for a container's ports on each of its networks; the first one serves them.
+    """
+    container = owner.split("/")[1]
+
+    def claimed(port: Port) -> bool:
+        rows = connection.execute(
+            "SELECT owner, address FROM ports WHERE port = ? AND protocol = ? AND host = ?",
+            (port.host_port, port.protocol, host),
+        )
+        stored = _stored(port.host_ip)
+        return any(
+            holder != owner and holder.split("/")[1] == container and address in ("", stored)
+            for holder, address in rows
+        )
+
+    return tuple(port for port in ports if not claimed(port))
+
+
 def release(connection: sqlite3.Connection, *, host: str, owner: str) -> tuple[HostPort, ...]:
     """Frees what the owner publishes; the freed ports, none for an unknown owner."""
     rows = connection.execute(

@@ -58,9 +58,13 @@ class BridgeOptions:
         if self.hairpin_mode and self.promisc_mode:
             raise ConfigError("'hairpinMode' and 'promiscMode' exclude each other", hint="set one")
         if not 0 <= self.vlan <= 4094:
-            raise ConfigError(f"'vlan' is {self.vlan}", "it must be within 0..4094")
+            raise ConfigError(f"'vlan' is {self.vlan}", "it must be within 0..4094", "correct it")
         if self.mtu != "auto" and self.mtu != 0 and not 68 <= self.mtu <= 65535:
-            raise ConfigError(f"'mtu' is {self.mtu}", 'it must be 0, "auto" or within 68..65535')
+            raise ConfigError(
+                f"'mtu' is {self.mtu}",
+                'it must be 0, "auto" or within 68..65535',
+                'remove it, or write "mtu": "auto"',
+            )
         if not 1 <= len(self.bridge.encode()) <= 15 or set(self.bridge) & set("/: \t\n"):
             raise ConfigError(
                 f"'bridge' is {self.bridge!r}",
@@ -68,6 +72,14 @@ class BridgeOptions:
             )
         for entry in self.vlan_trunk:
             entry.ids()
+        for key in self.sysctl:
+            parts = key.replace("/", ".").split(".")
+            if parts[0] != "net" or "" in parts:
+                raise ConfigError(
+                    f"'sysctl' has {key!r}",
+                    "only keys below net. belong to a network namespace",
+                    'write it as "net.ipv4.conf.IFNAME.rp_filter"',
+                )
 
     @property
     def segment(self) -> str:

@@ -131,7 +131,7 @@ class Site:
 
     def demand_nothing_left(self, before: dict[str, Any]) -> None:
         """The kernel is as `before` (a `dump`), and the state knows nothing of this host."""
-        assert dump(self.host) == before
+        assert not differing(before, dump(self.host))
         assert not any(rows := self.rows().values()), rows
 
 
@@ -247,15 +247,24 @@ def _legacy(host: Host, six: str) -> list[str]:
     return found
 
 
-def flatten(dumped: Any, at: str = "") -> dict[str, Any]:
-    """Leaves by path: what pytest can show the difference of."""
+def differing(one: Any, two: Any) -> dict[str, tuple[Any, Any]]:
+    """Where two dumps differ, by path, and how: what a failed test should show."""
+    left, right = _flat(one), _flat(two)
+    return {
+        path: (left.get(path), right.get(path))
+        for path in sorted({*left, *right})
+        if left.get(path) != right.get(path)
+    }
+
+
+def _flat(dumped: Any, at: str = "") -> dict[str, Any]:
     if isinstance(dumped, dict):
         items: Any = dumped.items()
     elif isinstance(dumped, list):
         items = enumerate(dumped)
     else:
         return {at: dumped}
-    return {k: v for key, item in items for k, v in flatten(item, f"{at}/{key}").items()}
+    return {k: v for key, item in items for k, v in _flat(item, f"{at}/{key}").items()}
 
 
 def in_child(work: Callable[[], None]) -> int:

@@ -25,7 +25,7 @@ from netplug.cni.conflist import Conflist
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request, parse_request
 from netplug.cni.result import render_result
-from netplug.cni.serve import make_foreign
+from netplug.cni.verbs import make_foreign
 from netplug.config import with_firewall
 from netplug.engine import Engine, Preview
 from netplug.errors import ConfigError, Conflict, NetplugError, NotFound

@@ -7,6 +7,7 @@ listed to add or remove a port. What the sets mean is said in `nft_layout`.
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,11 +31,12 @@ from netplug.firewall.nft_layout import (
     WORDS,
     Layout,
     Scope,
+    rule_marks,
     rule_userdata,
 )
 from netplug.kernel import nftables as nf
 from netplug.kernel.conntrack import flush_udp
-from netplug.kernel.nfnetlink import Message, Nfnetlink, Refusal, Reply, pack_comment
+from netplug.kernel.nfnetlink import Message, Nfnetlink, Refusal, Reply
 
 TAKEN = (errno.EEXIST, errno.EBUSY)  # EBUSY: the key with other data, before Linux 6.2
 TRIES = 5  # another process may add or remove the same element between our look and our step
@@ -168,39 +170,22 @@ class NftFirewall:
             rule = nf.read_rule(reply)
             found.setdefault(rule.chain, []).append(rule.userdata)
         words = []
-        for chain in layout.chains:
-            rules = layout.rules_of(chain.name)
-            # What was typed by hand has the comment alone; what we wrote has a digest too.
-            forms = [(rule_userdata(rule), pack_comment(rule.comment)) for rule in rules]
-            held = found[chain.name]
-            if len(held) == len(forms) and all(h in f for h, f in zip(held, forms, strict=True)):
+        for chain, marks in rule_marks(layout.scope).items():
+            held = found[chain]
+            if len(held) == len(marks) and all(h in m for h, m in zip(held, marks, strict=True)):
                 continue
             gone = [
-                f'the rule "{rule.why}" of chain {chain.name}'
-                for rule, form in zip(rules, forms, strict=True)
-                if not any(userdata in form for userdata in held)
+                f'the rule "{rule.why}" of chain {chain}'
+                for rule, mark in zip(layout.rules_of(chain), marks, strict=True)
+                if not any(userdata in mark for userdata in held)
             ]
-            words += gone or [f"the right rules in chain {chain.name} (others stand between)"]
+            words += gone or [f"the right rules in chain {chain} (others stand between)"]
         return words
 
     def _apply_base(self, layout: Layout) -> bool:
-        before = self._compare_base(layout)
-        if before == "":
+        if self._compare_base(layout) == "":
             return False
-        family = FAMILIES[layout.scope]
-        batch = [nf.new_table(family, TABLE)]
-        batch += [
-            nf.new_set(family, TABLE, item.shape, number)
-            for number, item in enumerate(layout.sets, 1)
-        ]
-        for chain in layout.chains:
-            batch.append(nf.new_chain(family, TABLE, chain))
-            batch.append(nf.flush_chain(family, TABLE, chain.name))
-        batch += [
-            nf.new_rule(family, TABLE, rule.chain, code=rule.code, userdata=rule_userdata(rule))
-            for rule in layout.rules
-        ]
-        refusals = self._link.transact(batch)
+        refusals = self._link.transact(_base_batch(layout.scope))
         if refusals:
             table = f"{WORDS[layout.scope]} {TABLE}"
             hint = ""
@@ -330,6 +315,24 @@ class NftFirewall:
         hint = REPAIR if refusal.errno == errno.ENOENT else ""
         table = f"{WORDS[scope]} {TABLE}"
         return _refused(f"nf_tables refuses elements of table {table}", refusal, hint)
+
+
+@functools.cache
+def _base_batch(scope: Scope) -> tuple[Message, ...]:
+    """Makes what is missing and writes the rules anew; elements stay."""
+    layout, family = LAYOUTS[scope], FAMILIES[scope]
+    batch = [nf.new_table(family, TABLE)]
+    batch += [
+        nf.new_set(family, TABLE, item.shape, number) for number, item in enumerate(layout.sets, 1)
+    ]
+    for chain in layout.chains:
+        batch.append(nf.new_chain(family, TABLE, chain))
+        batch.append(nf.flush_chain(family, TABLE, chain.name))
+    batch += [
+        nf.new_rule(family, TABLE, rule.chain, code=rule.code, userdata=rule_userdata(rule))
+        for rule in layout.rules
+    ]
+    return tuple(batch)
 
 
 def _refused(what: str, refusal: Refusal, hint: str = "") -> KernelRefused:

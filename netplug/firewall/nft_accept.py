@@ -8,14 +8,13 @@ Docker's DOCKER-USER, made for that, or at the head of the base chain (ufw, fire
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections.abc import Iterable
 from importlib.util import find_spec
 
 from netplug.errors import KernelRefused
-from netplug.firewall import iptables
 from netplug.firewall.intent import Accept
+from netplug.firewall.iptables import LegacyAccept
 from netplug.firewall.nft_layout import (
     ACCEPT,
     FAMILIES,
@@ -123,11 +122,12 @@ class ForeignChains:
     def __init__(self, fd: int, link: Nfnetlink) -> None:
         self._fd = fd
         self._link = link
+        self._legacy = LegacyAccept(fd) if find_spec("iptc") else None
 
     def present(self, intent: Accept) -> str | None:
         lacking, complete = self._compare(intent)
         words = [f"chain {p.name} of table {_place(p)} drops {intent.bridge}" for p in lacking]
-        legacy = self._legacy_present(intent)
+        legacy = self._legacy.present(intent) if self._legacy else ""
         if legacy != "":
             words.append(f"the legacy chain FORWARD drops {intent.bridge}")
         if words and not complete and legacy in (None, ""):
@@ -149,17 +149,15 @@ class ForeignChains:
                 "they changed meanwhile: try again",
                 errno=refusals[0].errno,
             )
-        closed = self._legacy_present(intent) != ""
-        if closed:
-            iptables.ensure_legacy_accept(self._fd, intent.bridge, intent.family)
-        return closed or bool(lacking)
+        opened = self._legacy.apply(intent) if self._legacy else False
+        return opened or bool(lacking)
 
     def undo(self, intent: Accept) -> None:
         for place in possible_places(self._chains(), intent.family):
             for message in self._deletions(intent, place):
                 self._link.transact([message])  # one that is gone already is as good
-        if _can_open_legacy():
-            iptables.remove_legacy_accept(self._fd, intent.bridge, intent.family)
+        if self._legacy:
+            self._legacy.undo(intent)
 
     def read_drops(self) -> list[str]:
         """For STATUS: chains that drop container traffic and are not ours to open."""
@@ -176,7 +174,7 @@ class ForeignChains:
             f"chain FORWARD of the legacy filter table (IPv{family}) drops what it does not know:"
             f" {command} -I FORWARD -i BRIDGE -j ACCEPT, and the same with -o BRIDGE"
             for family, command in _LEGACY_COMMANDS.items()
-            if not _can_open_legacy() and legacy_forward_drops(self._fd, family)
+            if not self._legacy and legacy_forward_drops(self._fd, family)
         ]
         return list(dict.fromkeys(words))
 
@@ -191,12 +189,6 @@ class ForeignChains:
             if len(self._marked(intent, place)) != len(accept_rules(intent, place))
         ]
         return lacking, len(places) - len(lacking)
-
-    def _legacy_present(self, intent: Accept) -> str | None:
-        """As `Firewall.present`; "" where nothing is needed, or nothing can be done."""
-        if not legacy_forward_drops(self._fd, intent.family) or not _can_open_legacy():
-            return ""
-        return iptables.legacy_accept_present(self._fd, intent.bridge, intent.family)
 
     def _chains(self) -> list[nf.Chain]:
         return [nf.read_chain(reply) for reply in self._link.dump(nf.all_chains())]
@@ -230,8 +222,3 @@ def _insertion(place: nf.Chain, rule: Rule) -> Message:
 
 def _place(chain: nf.Chain) -> str:
     return f"{FAMILY_WORDS[chain.family]} {chain.table}"
-
-
-@functools.cache
-def _can_open_legacy() -> bool:
-    return find_spec("iptc") is not None

@@ -15,6 +15,7 @@ Nothing here accepts for others: a verdict `accept` ends this chain, not the hoo
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -320,3 +321,16 @@ def rule_userdata(rule: Rule) -> bytes:
     """
     fingerprint = bytes.fromhex(digest("rule", rule.text, rule.code.hex())[:16])
     return pack_comment(rule.comment) + bytes((FINGERPRINT, len(fingerprint))) + fingerprint
+
+
+@functools.cache
+def rule_marks(scope: Scope) -> dict[str, tuple[tuple[bytes, bytes], ...]]:
+    """By chain, the user data of each rule: as we write it, and as nft does (no digest)."""
+    layout = LAYOUTS[scope]
+    return {
+        chain.name: tuple(
+            (rule_userdata(rule), pack_comment(rule.comment))
+            for rule in layout.rules_of(chain.name)
+        )
+        for chain in layout.chains
+    }

@@ -102,9 +102,15 @@ def read_conflicts(fd: int, requested: Sequence[Request]) -> tuple[tuple[Request
     return tuple(zip((request for request, _ in conflicts), known, strict=True))
 
 
-def check_free(fd: int, requested: Sequence[Request]) -> None:
-    """Raises Conflict with the process that holds one of the requested ports."""
+def check_free(fd: int, requested: Sequence[Request], *, container: str = "") -> None:
+    """Raises Conflict with the process that holds one of the requested ports.
+
+    A process whose command line names the container is its engine's: podman's conmon
+    holds published ports with sockets that nobody answers.
+    """
     for (_, _, protocol, port), listener in read_conflicts(fd, requested):
+        if container and _mentions(listener.pid, container):
+            continue
         address = listener.address
         where = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
         raise Conflict(
@@ -171,6 +177,14 @@ def _descriptors(pid: int) -> Iterator[str]:
             yield os.readlink(f"{folder}/{name}")
         except OSError:
             continue
+
+
+def _mentions(pid: int | None, word: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return word.encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def _command(pid: int) -> str:

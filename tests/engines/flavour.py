@@ -86,6 +86,5 @@ def make_flavour(choice: str, tree: Tree, folder: Path) -> Flavour:
     command = Path(sys.executable).with_name("netplug")
     if not os.access(command, os.X_OK):
         raise Unavailable(f"netplug is not installed in {sys.prefix}: no {command}")
-    configs = folder.with_name("unused-configs")
-    subprocess.run([command, "install", "--bin-dir", folder, "--conf-dir", configs], check=True)
+    subprocess.run([command, "install", "--bin-dir", folder], check=True, capture_output=True)
     return Flavour("netplug", folder)

@@ -142,7 +142,12 @@ def configure(podman: Podman, images: Images) -> None:
     text = CONFIGURATION.format(capabilities=json.dumps(CAPABILITIES), **limits)
     podman.cell.write("/etc/containers/containers.conf", text)
     podman.cell.write("/etc/containers/storage.conf", STORAGE)
-    podman("load", "--quiet", "--input", images.docker_archive)
+    try:
+        podman("load", "--quiet", "--input", images.docker_archive)
+    except CommandFailed as failure:
+        if "cni support is not enabled" in str(failure):
+            raise Unavailable("this podman was built without its CNI backend") from None
+        raise
 
 
 def require_cni_backend(tree: Tree) -> None:

@@ -10,7 +10,16 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attaching import V4, V6, Site, dump, flatten, gateway_network, make_network, state_rows_of
+from attaching import (
+    V4,
+    V6,
+    Site,
+    differing,
+    dump,
+    gateway_network,
+    make_network,
+    state_rows_of,
+)
 
 from netplug.firewall.render import render
 from netplug.kernel import probe_vlan_filtering
@@ -116,7 +125,7 @@ CASES["none"] = with_backend("dual-stack", "none")
 
 def prepare(host: Host) -> None:
     """A route out, for the MTU that is taken from it."""
-    host.run("ip link add up0 mtu 1420 type bridge && ip link set up0 up")
+    host.run("ip link add up0 address 02:00:00:00:00:99 mtu 1420 type bridge && ip link set up0 up")
     host.run("ip addr add 192.0.2.1/24 dev up0 && ip route add default via 192.0.2.254")
 
 
@@ -154,15 +163,14 @@ def test_typed_commands_make_what_add_makes(make_host: MakeHost, name: str) -> N
     other = Site(added)
     attachment, result = other.add(network, insides[1], "web", **wishes)
     record = other.record(attachment)
-    assert record is not None
-    assert record.plan == preview.plan
-    for one, two in ((typed, added), (insides[0], insides[1])):
-        assert flatten(dump(one)) == flatten(dump(two)), "\n".join(lines)
-    assert read_sysctls(typed, insides[0], record.plan) == read_sysctls(
-        added, insides[1], record.plan
-    )
-    assert result.ips == preview.result.ips
+    assert record is not None and record.plan == preview.plan
+    pairs = ((typed, added), (insides[0], insides[1]))
+    differences = [differing(dump(one), dump(two)) for one, two in pairs]
+    sysctls = [read_sysctls(*places, record.plan) for places in zip(*pairs, strict=True)]
     other.delete(attachment)
+    assert differences == [{}, {}]
+    assert sysctls[0] == sysctls[1]
+    assert result.ips == preview.result.ips
 
 
 def test_a_preview_takes_nothing(host: Host) -> None:

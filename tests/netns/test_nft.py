@@ -324,9 +324,10 @@ def test_legacy_tables_that_drop_are_opened(host: Any, firewall: NftFirewall, fo
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_legacy_tables_that_cannot_be_opened_are_told(
-    host: Any, firewall: NftFirewall, family: Family, monkeypatch: pytest.MonkeyPatch
+    host: Any, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nft_accept, "_can_open_legacy", lambda: False)
+    monkeypatch.setattr(nft_accept, "find_spec", lambda _: None)  # no python-iptables
+    firewall = NftFirewall(host.fd)
     assert firewall.foreign_drops() == []
     command = {4: "iptables-legacy", 6: "ip6tables-legacy"}[family]
     host.run(f"{command} -P FORWARD DROP; {command} -A FORWARD -i br9 -j ACCEPT")
@@ -337,6 +338,7 @@ def test_legacy_tables_that_cannot_be_opened_are_told(
     assert firewall.present(Accept("br0", family)) == ""
     host.run(f"{command} -P FORWARD ACCEPT; {command} -A FORWARD -p tcp -j DROP")
     assert firewall.foreign_drops() == []
+    firewall.close()
 
 
 # -- spoof guard ---------------------------------------------------------------------------
@@ -354,7 +356,8 @@ def test_frames_with_another_mac_are_dropped(host: Any, firewall: NftFirewall) -
     assert firewall.present(SpoofGuard(OWNER, "v12", "02:00:00:00:66:66")) != ""
     firewall.undo(guard)
     assert firewall.present(guard) is None
-    world.two.run("ip neighbour flush dev eth0")  # it still knows the old address
+    for place in (world.one, world.two):  # one asked in vain, two knows the old address
+        place.run("ip neighbour flush dev eth0")
     assert dial(world.one, ("10.1.0.3", 80), world.two, 80)
 
 

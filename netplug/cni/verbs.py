@@ -1,0 +1,176 @@
+"""What each verb of a parsed CNI request does, as main plugin or as IPAM plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from netplug import admission, ipam, plugins
+from netplug.cni.delegate import Delegate
+from netplug.cni.network import parse_attachment
+from netplug.cni.protocol import Request
+from netplug.cni.result import check_convertible
+from netplug.config import demand_allowed_sysctls, driver_name, parse_identity, parse_network
+from netplug.engine import Engine
+from netplug.errors import ConfigError, SandboxError
+from netplug.host import Host, default_state_folder
+from netplug.kernel import namespaces
+from netplug.model import Lease, LeasedAddress, Network, Result
+from netplug.networks import is_ours
+from netplug.state import State
+
+Log = Callable[[str], None]
+IPAM_NAME = "netplug-ipam"
+PREFIX = "netplug-"
+
+
+def run(request: Request, program: str, log: Log) -> Result | None:
+    """The result of an ADD, None for every other verb. Raises NetplugError."""
+    if request.command in ("ADD", "DEL"):
+        _demand_other_namespace(request)
+    if _is_ipam_call(request, program):
+        return _serve_ipam(request, log)
+    if request.command in ("ADD", "STATUS"):
+        network = _parse_network(request, program, log)
+    else:  # a configuration that went wrong since must not hinder a removal
+        network = parse_identity(request.config)
+    foreign = make_foreign(request, network)
+    with _engine(log) as engine:
+        if request.command == "ADD":
+            check_convertible(request.version, network.ipam is not None)
+            return engine.add(network, parse_attachment(request, network), foreign)
+        if request.command == "DEL":
+            engine.delete(parse_attachment(request, network), foreign)
+        elif request.command == "CHECK":
+            engine.check(parse_attachment(request, network), request.prev_result, foreign)
+        elif request.command == "GC":
+            for owner in engine.gc(network.name, request.valid_attachments, foreign):
+                log(f"removed {owner}")
+        else:
+            for warning in engine.status(network, foreign):
+                log(warning)
+    return None
+
+
+@contextmanager
+def _engine(log: Log) -> Iterator[Engine]:
+    state = State(default_state_folder())
+    try:
+        with Host() as host:
+            yield Engine(state, host, log)
+    finally:
+        state.close()
+
+
+def _demand_other_namespace(request: Request) -> None:
+    """CNI_NETNS must not be the plugin's own namespace (code 8), unless overridden.
+
+    The reference plugins look after the work is done; we look before.
+    """
+    if request.netns_override or not request.netns:
+        return
+    fd = namespaces.open_namespace(request.netns)
+    if fd is None:
+        return
+    own = namespaces.own_namespace()
+    try:
+        same = namespaces.identity(fd) == namespaces.identity(own)
+    finally:
+        namespaces.close(fd)
+        namespaces.close(own)
+    if same:
+        raise SandboxError(
+            f"CNI_NETNS {request.netns} is the plugin's own network namespace",
+            "a container needs a namespace of its own",
+            "pass the container's namespace, or set CNI_NETNS_OVERRIDE=1",
+        )
+
+
+def _parse_network(request: Request, program: str, log: Log) -> Network:
+    """The whole configuration, checked; a link named netplug-DRIVER says the driver."""
+    config = dict(request.config)
+    if program.startswith(PREFIX):
+        config.setdefault("driver", program.removeprefix(PREFIX))
+    network, warnings = parse_network(config, plugins.get_driver(driver_name(config)).options)
+    for warning in warnings:
+        log(f"network {network.name}: {warning}")
+    demand_allowed_sysctls(network)
+    return network
+
+
+# --- foreign IPAM plugins
+
+
+class Foreign:
+    """`engine.ForeignIpam` over the CNI exec interface."""
+
+    def __init__(self, request: Request, kind: str) -> None:
+        self._delegate = Delegate(request, kind)
+
+    def add(self) -> Lease:
+        result = self._delegate.add()
+        addresses = tuple(LeasedAddress(ip.address, ip.gateway) for ip in result.ips)
+        return Lease(addresses, result.routes, result.dns)
+
+    def delete(self) -> None:
+        self._delegate.run("DEL")
+
+    def check(self) -> None:
+        self._delegate.run("CHECK")
+
+    def status(self) -> None:
+        self._delegate.run("STATUS")
+
+    def gc(self) -> None:
+        self._delegate.run("GC")
+
+
+def make_foreign(request: Request, network: Network) -> Foreign | None:
+    """The IPAM plugin of a network where it is not ours."""
+    if network.ipam is None or not network.ipam.foreign:
+        return None
+    return Foreign(request, network.ipam.type)
+
+
+# --- we as IPAM plugin of a foreign main plugin
+
+
+def _is_ipam_call(request: Request, program: str) -> bool:
+    """We were executed for the `ipam` section: by that name, or under a main type not ours."""
+    section = request.config.get("ipam")
+    ipam_type = str(section.get("type", "")) if isinstance(section, dict) else ""
+    foreign_main = not is_ours(str(request.config.get("type", "")))
+    return program == IPAM_NAME or (is_ours(ipam_type) and foreign_main)
+
+
+def _serve_ipam(request: Request, log: Log) -> Result | None:
+    """Addresses and routes, no interfaces."""
+    whole = request.command in ("ADD", "STATUS")
+    network = _parse_ipam_network(request, log) if whole else parse_identity(request.config)
+    with _engine(log) as engine:
+        if request.command == "ADD":
+            return engine.lease(network, parse_attachment(request, network, via="ipam"))
+        if request.command == "DEL":
+            engine.delete(parse_attachment(request, network, via="ipam"))
+        elif request.command == "CHECK":
+            engine.check_lease(parse_attachment(request, network, via="ipam"))
+        elif request.command == "GC":
+            for owner in engine.gc(network.name, request.valid_attachments):
+                log(f"released the addresses of {owner}")
+        else:
+            admission.demand_free_addresses(engine.state, engine.host.id, network)
+    return None
+
+
+def _parse_ipam_network(request: Request, log: Log) -> Network:
+    section = request.config.get("ipam")
+    if not isinstance(section, dict):
+        raise ConfigError(
+            "the key 'ipam' is missing", "this plugin was called as IPAM", 'add "ipam": {...}'
+        )
+    runtime = request.config.get("runtimeConfig") or {}
+    parsed = ipam.parse_ipam(section, ip_ranges=runtime.get("ipRanges") or ())
+    for key in ipam.unknown_keys(section):
+        log(f"network {request.config['name']}: {key}")
+    return Network(request.config["name"], "ipam", None, ipam=replace(parsed, type="netplug"))
