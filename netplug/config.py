@@ -22,6 +22,7 @@ from netplug.cni.reader import Reader, join
 from netplug.cni.schema import REQUEST, VALID_ATTACHMENTS
 from netplug.errors import ConfigError
 from netplug.model import Dns, Ipam, Network
+from netplug.resolvconf import parse_resolv_conf
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -146,14 +147,30 @@ def _parse_ipam(config: Mapping[str, Any]) -> tuple[Ipam | None, list[Unknown]]:
     section = _TOP.mapping(config.get("ipam", {}), "ipam")
     if not any(section.values()):
         return None, []
-    from netplug.ipam import parse_ipam, unknown_keys
+    from netplug.ipam import unknown_keys
 
-    runtime = _TOP.mapping(config.get("runtimeConfig", {}), "runtimeConfig")
-    ranges = [item for _, item in _RUNTIME.items(runtime, "ipRanges")]
-    ipam = parse_ipam(section, ip_ranges=ranges)
+    ipam = parse_own_ipam(section, _TOP.mapping(config.get("runtimeConfig", {}), "runtimeConfig"))
     if ipam.foreign:
         return ipam, []
     return ipam, [Unknown(key.path, key.suggestion) for key in unknown_keys(section)]
+
+
+def parse_own_ipam(section: Mapping[str, Any], runtime: Mapping[str, Any]) -> Ipam:
+    """The `ipam` section with the capability ipRanges and the file that resolvConf names."""
+    from netplug.ipam import parse_ipam
+
+    ranges = [item for _, item in _RUNTIME.items(runtime, "ipRanges")]
+    ipam = parse_ipam(section, ip_ranges=ranges)
+    path = Reader("ipam").text(section, "resolvConf")
+    if not path or ipam.foreign:
+        return ipam
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return dataclasses.replace(ipam, dns=parse_resolv_conf(file.read()))
+    except OSError as error:
+        raise ConfigError(
+            f"ipam.resolvConf {path} cannot be read", error.strerror or "", "correct the path"
+        ) from error
 
 
 def _parse_dns(config: Mapping[str, Any]) -> Dns:

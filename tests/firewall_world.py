@@ -56,48 +56,53 @@ class World:
 
 def build_world(host: Any) -> World:
     one, two, three, out = (host.container(name) for name in ("one", "two", "three", "out"))
-    for place in (host, one, two, three, out):  # addresses are usable at once, link-local ones too
-        place.run("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0")
-    script = [
-        "set -e",
-        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
-        "ip link add eth0 index 100 type veth peer name eth0 netns " + out.name,
-        "ip address add 192.0.2.1/24 dev eth0; ip address add 192.0.2.10/24 dev eth0",
-        "ip address add fd00:9::1/64 dev eth0 nodad; ip link set eth0 up",
+    ports = ((one, "br0", 1, 2), (two, "br0", 1, 3), (three, "br1", 2, 2))
+    lines = [
+        # Another index than the peer's, or the kernel tells of the carrier up to a second late.
+        f"link add eth0 index 100 type veth peer name eth0 netns {out.name}",
+        "address add 192.0.2.1/24 dev eth0",
+        "address add 192.0.2.10/24 dev eth0",
+        "address add fd00:9::1/64 dev eth0",
+        "link set eth0 up",
     ]
     for number, bridge in ((1, "br0"), (2, "br1")):
-        script += [
-            f"ip link add {bridge} type bridge; ip link set {bridge} up",
-            f"ip address add 10.{number}.0.1/24 dev {bridge}",
-            f"ip address add fd00:{number}::1/64 dev {bridge} nodad",
-            f"sysctl -qw net.ipv4.conf.{bridge}.route_localnet=1",
+        lines += [
+            f"link add {bridge} type bridge",
+            f"link set {bridge} up",
+            f"address add 10.{number}.0.1/24 dev {bridge}",
+            f"address add fd00:{number}::1/64 dev {bridge}",
         ]
-    for part, bridge, number, last in (
-        (one, "br0", 1, 2),
-        (two, "br0", 1, 3),
-        (three, "br1", 2, 2),
-    ):
+    for part, bridge, number, last in ports:
         port = f"v{number}{last}"
-        script += [
-            f"ip link add {port} master {bridge} up type veth peer name eth0 netns {part.name}",
-            f"ip link set {port} type bridge_slave hairpin on",  # for a container's own port
-            f"ip -n {part.name} address add 10.{number}.0.{last}/24 dev eth0",
-            f"ip -n {part.name} address add fd00:{number}::{last}/64 dev eth0 nodad",
-            f"ip -n {part.name} link set eth0 up",
-            f"ip -n {part.name} route add default via 10.{number}.0.1",
-            f"ip -n {part.name} route add default via fd00:{number}::1",
+        lines += [
+            f"link add {port} master {bridge} up type veth peer name eth0 netns {part.name}",
+            f"link set {port} type bridge_slave hairpin on",  # for a container's own port
         ]
-    script += [
-        f"ip -n {out.name} address add 192.0.2.2/24 dev eth0",
-        f"ip -n {out.name} address add fd00:9::2/64 dev eth0 nodad",
-        f"ip -n {out.name} link set eth0 up",
-        f"ip -n {out.name} route add 10.0.0.0/8 via 192.0.2.1",
-        f"ip -n {out.name} route add fd00::/16 via fd00:9::1",
-    ]
-    host.run("\n".join(script))
+    _configure(host, "net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1", lines)
+    host.run("sysctl -qw net.ipv4.conf.br0.route_localnet=1 net.ipv4.conf.br1.route_localnet=1")
+    for part, _, number, last in ports:
+        _inhabit(part, f"10.{number}.0.{last}", f"fd00:{number}::{last}", "default")
+    _inhabit(out, OUT[4], OUT[6], "10.0.0.0/8", "fd00::/16")
     for place in (host, one, two, three, out):
         _await_links(place)
     return World(host, one, two, three, out)
+
+
+def _inhabit(place: Any, v4: str, v6: str, *routes: str) -> None:
+    gateways = (v4[: v4.rindex(".")] + ".1", v6[: v6.rindex(":")] + ":1")
+    lines = [f"address add {v4}/24 dev eth0", f"address add {v6}/64 dev eth0", "link set eth0 up"]
+    lines += [
+        f"route add {route} via {gateway}"
+        for route, gateway in zip((routes * 2)[:2], gateways, strict=True)
+    ]
+    _configure(place, "net.ipv6.conf.eth0.accept_dad=0", lines)
+
+
+def _configure(place: Any, sysctls: str, lines: list[str]) -> None:
+    """One `ip -batch`; without DAD, so that addresses (link-local ones too) work at once."""
+    no_dad = "net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0"
+    batch = "\n".join(lines)
+    place.run(f"sysctl -qw {no_dad} {sysctls} && ip -batch - <<'END'\n{batch}\nEND")
 
 
 def _await_links(place: Any) -> None:

@@ -17,7 +17,7 @@ from netplug.cli.context import (
     get_context,
     shown_container,
 )
-from netplug.cli.output import print_json, print_table, say, warn
+from netplug.cli.output import print_done, print_json, print_table, warn
 from netplug.cli.ports import FORM, parse_publish, parse_rate
 from netplug.cli.targets import NAMESPACES, Target, resolve_target
 from netplug.cni.cache import CachedAttachment, remove_cached, write_cached
@@ -220,6 +220,7 @@ def disconnect(
     network: NetworkName,
     ifname: Annotated[str | None, typer.Option(help="Only this interface.")] = None,
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Take a container off a network. Works when its namespace or the network's file is gone."""
     context = get_context(ctx)
@@ -238,14 +239,19 @@ def disconnect(
         for record in records:
             a = record.attachment
             if dry_run:
-                print(f"would remove {a.ifname} of {shown_container(record)} from {network}")
-                for step in reversed(record.plan.steps):
-                    if step.key is None:
-                        print(f"  {step.describe()}")
                 continue
             engine.delete(a, _foreign_of(context, record))
             remove_cached(a.network, a.container, a.ifname)
-            say(f"{shown_container(record)} left {network} ({a.ifname})")
+    if json:
+        owners = [record.owner for record in records]
+        print_done("disconnect", owners, dry_run=dry_run, json=True)
+        return
+    for record in records:
+        where = f"{network} ({record.attachment.ifname})"
+        print(f"{shown_container(record)} {'would leave' if dry_run else 'left'} {where}")
+        own = [step for step in reversed(record.plan.steps) if step.key is None]
+        for step in own if dry_run else ():
+            print(f"  remove {step.describe()}")
 
 
 def _foreign_of(context: Context, record: Record) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from netplug.cli.context import Context, DryRun, Json, complete_network, get_context
-from netplug.cli.output import print_json, print_table, say, warn
+from netplug.cli.output import print_done, print_json, print_table, say, warn
 from netplug.cni.conflist import (
     Conflist,
     becomes_pod_network,
@@ -270,16 +270,19 @@ def rm(
     ctx: typer.Context,
     names: Annotated[list[str], typer.Argument(autocompletion=complete_network)],
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Remove networks that nobody uses."""
     context = get_context(ctx)
+    removed = []
     with context.engine() as engine:
         for name in names:
             conflist = context.network(name)
             _demand_unused(engine, name)
             if not dry_run:
                 remove_conflist(conflist)
-            print(f"would remove {conflist.path}" if dry_run else name)
+            removed.append(name)
+    print_done("remove", removed, dry_run=dry_run, json=json)
 
 
 def _demand_unused(engine: Engine, name: str) -> None:
@@ -296,9 +299,11 @@ def _demand_unused(engine: Engine, name: str) -> None:
 def prune(
     ctx: typer.Context,
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Remove all networks of netplug's own files that nobody uses."""
     context = get_context(ctx)
+    removed = []
     with context.engine() as engine:
         for conflist in context.networks():
             own_file = os.path.basename(conflist.path) == conflist_file(conflist.name)
@@ -307,4 +312,5 @@ def prune(
                 continue
             if not dry_run:
                 remove_conflist(conflist)
-            print(f"would remove {conflist.path}" if dry_run else conflist.name)
+            removed.append(conflist.name)
+    print_done("remove", removed, dry_run=dry_run, json=json)

@@ -33,6 +33,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     console.print(table)
 
 
+def print_done(verb: str, things: Sequence[str], *, dry_run: bool, json: bool) -> None:
+    """What a command did (or would do) to each thing, a line each."""
+    if json:
+        print_json({"dry_run": dry_run, verb: list(things)})
+        return
+    for thing in things:
+        print(f"would {verb} {thing}" if dry_run else thing)
+
+
 def print_error(error: NetplugError) -> None:
     """One line for what and why, one for the next step, on stderr."""
     red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")

@@ -10,7 +10,7 @@ import typer
 from netplug import __version__, ipam, upkeep
 from netplug.cli.attach import _matches
 from netplug.cli.context import DryRun, Json, complete_network, get_context, shown_container
-from netplug.cli.output import print_json, print_table, say, warn
+from netplug.cli.output import print_done, print_json, print_table, say, warn
 from netplug.cni.cache import remove_cached
 from netplug.cni.versions import SUPPORTED
 from netplug.engine import Engine
@@ -112,11 +112,13 @@ def gc(
         bool, typer.Option("--all", help="Every attachment of the network, living ones too.")
     ] = False,
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Remove what is provably dead: attachments whose namespace is gone, leftovers of crashes."""
     if all_ and network is None:
         raise RequestError("--all needs a NETWORK", "it removes living attachments", "name one")
     errors: list[NetplugError] = []
+    removed: list[str] = []
     with get_context(ctx).engine() as engine:
         records = engine.records(network)
         names = [network] if network else sorted({r.attachment.network for r in records})
@@ -130,7 +132,8 @@ def gc(
             for owner in gone:
                 if not dry_run:
                     remove_cached(*owner.split("/"))
-                print(f"{'would remove' if dry_run else 'removed'} {owner}")
+            removed += gone
+    print_done("remove", removed, dry_run=dry_run, json=json)
     collect("not everything could be removed", errors)
 
 
@@ -207,6 +210,7 @@ def ipam_release(
     owner: Annotated[str, typer.Argument(help="NETWORK/CONTAINER/IFNAME, as ipam ls shows it.")],
     force: Annotated[bool, typer.Option("--force", help="Even though it is attached.")] = False,
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Free the addresses of an owner that is gone."""
     with get_context(ctx).engine() as engine:
@@ -222,8 +226,7 @@ def ipam_release(
         if not dry_run:
             with engine.state.transaction() as db:
                 ipam.release(db, host=engine.host.id, owner=owner)
-        for reservation in held:
-            print(f"{'would free' if dry_run else 'freed'} {reservation.address}")
+        print_done("free", [str(r.address) for r in held], dry_run=dry_run, json=json)
 
 
 def install(
@@ -233,18 +236,18 @@ def install(
         typer.Option(help="Also write a default network there, if it has none yet."),
     ] = None,
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Put the CNI plugin in place: netplug, netplug-ipam and a name for each driver."""
     from netplug.install import install_network, install_plugin
 
-    for path in install_plugin(bin_dir, dry_run=dry_run):
-        print(f"{'would write' if dry_run else 'wrote'} {path}")
+    written = install_plugin(bin_dir, dry_run=dry_run)
     if conf_dir is not None:
-        written = install_network(conf_dir, dry_run=dry_run)
-        if written:
-            print(f"{'would write' if dry_run else 'wrote'} {written}")
-        else:
+        network = install_network(conf_dir, dry_run=dry_run)
+        written += [network] if network else []
+        if not network:
             say(f"{conf_dir} holds a network already; it stays as it is")
+    print_done("write", written, dry_run=dry_run, json=json)
 
 
 def version(json: Json = False) -> None:

@@ -11,7 +11,13 @@ from netplug.cni.delegate import Delegate
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
-from netplug.config import demand_allowed_sysctls, driver_name, parse_identity, parse_network
+from netplug.config import (
+    demand_allowed_sysctls,
+    driver_name,
+    parse_identity,
+    parse_network,
+    parse_own_ipam,
+)
 from netplug.engine import Engine
 from netplug.errors import ConfigError, SandboxError
 from netplug.host import Host, default_state_folder
@@ -169,8 +175,8 @@ def _parse_ipam_network(request: Request, log: Log) -> Network:
         raise ConfigError(
             "the key 'ipam' is missing", "this plugin was called as IPAM", 'add "ipam": {...}'
         )
-    runtime = request.config.get("runtimeConfig") or {}
-    parsed = ipam.parse_ipam(section, ip_ranges=runtime.get("ipRanges") or ())
+    runtime = request.config.get("runtimeConfig")
+    parsed = parse_own_ipam(section, runtime if isinstance(runtime, dict) else {})
     for key in ipam.unknown_keys(section):
         log(f"network {request.config['name']}: {key}")
     return Network(request.config["name"], "ipam", None, ipam=replace(parsed, type="netplug"))

@@ -19,7 +19,10 @@ class Firewall(Protocol):
     def present(self, intent: Intent) -> str | None: ...
 
     def apply(self, intent: Intent) -> bool:
-        """Makes it so (idempotent); whether anything was absent before. Raises KernelRefused, Conflict."""
+        """Makes it so (idempotent); whether anything was absent before.
+
+        Raises KernelRefused, Conflict.
+        """
 
     def undo(self, intent: Intent) -> None:
         """Removes it; silent where it is gone already."""

@@ -8,6 +8,7 @@ Docker's DOCKER-USER, made for that, or at the head of the base chain (ufw, fire
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -122,7 +123,7 @@ class ForeignChains:
     def __init__(self, fd: int, link: Nfnetlink) -> None:
         self._fd = fd
         self._link = link
-        self._legacy = LegacyAccept(fd) if find_spec("iptc") else None
+        self._legacy = LegacyAccept(fd) if _can_open_legacy() else None
 
     def present(self, intent: Accept) -> str | None:
         lacking, complete = self._compare(intent)
@@ -222,3 +223,8 @@ def _insertion(place: nf.Chain, rule: Rule) -> Message:
 
 def _place(chain: nf.Chain) -> str:
     return f"{FAMILY_WORDS[chain.family]} {chain.table}"
+
+
+@functools.cache
+def _can_open_legacy() -> bool:
+    return find_spec("iptc") is not None

@@ -1,6 +1,6 @@
 """No firewall at all: for hosts whose administrator does everything by hand.
 
-What only cannot be done silently is refused: a published port without NAT is a lie.
+What a container was promised is refused, since it cannot be left out in silence.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class NoFirewall:
 
     def owners(self) -> set[str]:
         return set()
+
+    def foreign_drops(self) -> list[str]:
+        return []
 
 
 def render_shell(intent: Intent) -> list[str]:

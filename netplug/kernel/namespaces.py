@@ -89,7 +89,8 @@ def open_namespace(path: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         return None
     except OSError as error:
-        raise SandboxError(f"network namespace {path} cannot be opened", error.strerror or "") from error
+        why = error.strerror or ""
+        raise SandboxError(f"network namespace {path} cannot be opened", why) from error
     try:
         kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
     except OSError:  # not of nsfs: a plain file, a device, a folder
@@ -110,7 +111,7 @@ def close(fd: int) -> None:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """(device, inode) of a namespace: equal for two descriptors of one namespace, while it lives."""
+    """(device, inode): equal for two descriptors of one namespace, while it lives."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
@@ -157,9 +158,9 @@ def living_cookies() -> set[int]:
             continue
         try:
             key = identity(fd)
-            if key not in found and stat.S_ISREG(os.fstat(fd).st_mode):
-                if fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET:
-                    found[key] = cookie(fd)
+            new = key not in found and stat.S_ISREG(os.fstat(fd).st_mode)
+            if new and fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET:
+                found[key] = cookie(fd)
         except OSError:
             pass
         finally:

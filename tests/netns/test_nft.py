@@ -326,7 +326,7 @@ def test_legacy_tables_that_drop_are_opened(host: Any, firewall: NftFirewall, fo
 def test_legacy_tables_that_cannot_be_opened_are_told(
     host: Any, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nft_accept, "find_spec", lambda _: None)  # no python-iptables
+    monkeypatch.setattr(nft_accept, "_can_open_legacy", lambda: False)  # no python-iptables
     firewall = NftFirewall(host.fd)
     assert firewall.foreign_drops() == []
     command = {4: "iptables-legacy", 6: "ip6tables-legacy"}[family]
