@@ -7,6 +7,7 @@ answered here; what needs work is in `verbs`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -20,8 +21,11 @@ from netplug.errors import NetplugError
 
 def main(program: str = "netplug") -> int:
     """Serves one call of the process's own environment; the exit status."""
-    answer, failed = serve(os.environ, sys.stdin.buffer.read, program=program, log=_log)
+    _occupy_standard_descriptors()
+    answer, failed = serve(os.environ, _read_stdin, program=program, log=_log)
     try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         sys.stdout.write(answer)
         sys.stdout.flush()
     except OSError:  # the caller is gone; DEL or GC will put right what ADD did
@@ -63,7 +67,22 @@ def _answer(request: Request, program: str, log: Callable[[str], None]) -> str:
     return "" if result is None else json.dumps(render_result(result, request.version), indent=4)
 
 
+def _occupy_standard_descriptors() -> None:
+    """A caller may have closed some; no file that we open may take the place of one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:  # Python's word for a descriptor that was closed
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdin.buffer.read()
+
+
 def _log(line: str) -> None:
+    if sys.stderr is None:  # print would turn to stdout
+        return
     try:
         print(line, file=sys.stderr)
     except OSError:  # the caller has closed stderr

@@ -198,7 +198,14 @@ class LegacyTable:
     def _build(self, rule: Rule, comment: str) -> tuple[Any, Entry]:
         """The rule as bytes (struct ipt_entry and what follows it), and as `Entry`."""
         if (rule, comment) not in self._built:
-            raw, kind = self._encode(rule, comment)
+            try:
+                raw, kind = self._encode(rule, comment)
+            except self._iptc.XTablesError as error:
+                raise UnsupportedError(
+                    f"libxtables does not know this rule of table {self.name}: {rule}",
+                    _reason(error),
+                    "install the extensions that come with the iptables package",
+                ) from error
             self._built[rule, comment] = raw, _parse_entry(kind.from_buffer(raw), rule.target)
         return self._built[rule, comment]
 
