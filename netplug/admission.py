@@ -14,7 +14,7 @@ from netplug import ipam, ports
 from netplug.errors import Conflict, Unavailable
 from netplug.host import Host
 from netplug.kernel import sockdiag
-from netplug.model import Attachment, Facts, Family, Lease, Network, overlaps
+from netplug.model import Attachment, Facts, Lease, Network, overlaps
 from netplug.plan import Plan
 from netplug.plugins import Driver
 from netplug.resources.rules import Rules
@@ -91,18 +91,9 @@ def claim_ports(state: State, host: Host, network: Network, attachment: Attachme
     wanted = ports.unclaimed(
         state.connection, host=host.id, owner=attachment.owner, ports=attachment.ports
     )
-    sockets = ports.compute_host_ports(wanted, _families(network))
+    sockets = ports.compute_host_ports(wanted, network.families)
     sockdiag.check_free(host.fd, sockets, container=attachment.container)
     return replace(attachment, ports=wanted)
-
-
-def _families(network: Network) -> tuple[Family, ...]:
-    """Families of addresses that the network will give; both where another IPAM decides."""
-    if network.ipam is None or network.ipam.foreign:
-        return (4, 6)
-    subnets = [one.subnet for range_set in network.ipam.range_sets for one in range_set]
-    addresses = [static.address for static in network.ipam.addresses]
-    return tuple(sorted({item.version for item in (*subnets, *addresses)}))
 
 
 def demand_no_overlap(state: State, host: str, wanted: Plan, network: Network) -> None:

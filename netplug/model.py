@@ -152,6 +152,17 @@ class Network:
     raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
     @property
+    def families(self) -> tuple[Family, ...]:
+        """Families of addresses that it can give; both where a foreign IPAM plugin decides."""
+        if self.ipam is None:
+            return ()
+        if self.ipam.foreign:
+            return (4, 6)
+        subnets = [one.subnet for range_set in self.ipam.range_sets for one in range_set]
+        static = [one.address for one in self.ipam.addresses]
+        return tuple(sorted({item.version for item in (*subnets, *static)}))
+
+    @property
     def segment(self) -> str:
         return getattr(self.options, "segment", None) or f"network:{self.name}"
 

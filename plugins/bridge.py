@@ -46,6 +46,7 @@ from netplug.plugins.gateway import (
     plan_forwarding,
     plan_gateways,
     quiet,
+    router_device,
     vlan_leg,
 )
 from netplug.plugins.inside import plan_inside
@@ -66,7 +67,7 @@ class BridgeDriver:
         return Wanted(
             links=(options.bridge,),
             egress_mtu=options.mtu == "auto",
-            accept_ra=options.gateway,
+            accept_ra=options.gateway and 6 in network.families,
             vlan_filtering=bool(options.vlans),
         )
 
@@ -163,19 +164,20 @@ def _rules(facts: Facts, *intents: Intent) -> Iterator[Resource]:
 
 def _border(options: BridgeOptions, lease: Lease) -> Iterator[Intent]:
     """What may pass between the bridge and the rest of the world."""
+    device = router_device(options)
     for family in lease.families:
         yield Base(family)
         yield BridgePolicy(
-            options.bridge,
+            device,
             family,
             internal=options.internal,
             isolated=options.isolate,
             routed=options.routed,
         )
         if not options.internal:
-            yield Accept(options.bridge, family)
+            yield Accept(device, family)
     for subnet in dict.fromkeys(leased.address.network for leased in lease.addresses):
-        yield Subnet(subnet, options.bridge, options.ip_masq and not options.internal)
+        yield Subnet(subnet, device, options.ip_masq and not options.internal)
 
 
 def _published(
@@ -184,5 +186,6 @@ def _published(
     """Published ports, each family on its own; the host's 127.0.0.1 needs route_localnet."""
     for family, mappings in compute_mappings(attachment, lease).items():
         if family == 4 and any(serves_localhost(mapping) for mapping in mappings):
-            yield Sysctl("host", ((f"net/ipv4/conf/{options.bridge}/route_localnet", "1"),))
+            key = f"net/ipv4/conf/{router_device(options)}/route_localnet"
+            yield Sysctl("host", ((key, "1"),))
         yield from _rules(facts, Publish(attachment.tag, family, mappings))

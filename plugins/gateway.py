@@ -41,11 +41,9 @@ def plan_forwarding(lease: Lease, facts: Facts) -> Iterator[Resource]:
 
 def plan_gateways(options: BridgeOptions, lease: Lease, facts: Facts) -> Iterator[Resource]:
     """The bridge's own addresses; in a VLAN they live on a leg of the host's own in it."""
-    device = options.bridge
+    device = router_device(options)
     if options.vlan:
-        leg = vlan_leg(options, options.link_mtu(facts))
-        device = leg.ifname
-        yield leg
+        yield vlan_leg(options, options.link_mtu(facts))
     for leased in lease.addresses:
         gateway = compute_gateway(options, leased)
         if gateway is not None:
@@ -72,11 +70,17 @@ def compute_bridge_routes(options: BridgeOptions, lease: Lease) -> tuple[Route, 
     return tuple(r for r in routes if r.dst.prefixlen) if options.internal else routes
 
 
+def router_device(options: BridgeOptions) -> str:
+    """The link by which the host's IP stack meets the containers."""
+    if not options.vlan:
+        return options.bridge
+    name = f"{options.bridge}.{options.vlan}"
+    return name if len(name.encode()) <= 15 else "vlan" + digest("vlan", name)[:11]
+
+
 def vlan_leg(options: BridgeOptions, mtu: int) -> Veth:
     """A veth pair of the host's own: one end a port in the VLAN, the other its address there."""
-    name = f"{options.bridge}.{options.vlan}"
-    if len(name.encode()) > 15:
-        name = "vlan" + digest("vlan", name)[:11]
+    name = router_device(options)
     return Veth(
         "veth" + digest("vlan port", name)[:11],
         host_mac=derived_mac("vlan port", name),

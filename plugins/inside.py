@@ -11,6 +11,8 @@ from netplug.resources.addresses import Addresses, Routes, Sysctl
 
 DEFAULT: dict[Family, IPNetwork] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
+ON_LINK = (253, 254)  # scopes link and host: the kernel refuses a gateway there
+
 
 def plan_inside(
     attachment: Attachment,
@@ -62,10 +64,12 @@ def compute_sysctls(
 def compute_routes(
     lease: Lease, gateways: dict[Family, IPAddress], *, default: bool
 ) -> tuple[Route, ...]:
-    """IPAM's routes, through their family's gateway where they name none; with `default`, a
-    default route for each family that has none with a gateway."""
+    """IPAM's routes, through their family's gateway where they name none and reach beyond the
+    link; with `default`, a default route for each family that has none with a gateway."""
     routes = [
-        route if route.gw else replace(route, gw=gateways.get(route.dst.version))
+        route
+        if route.gw or route.scope in ON_LINK
+        else replace(route, gw=gateways.get(route.dst.version))
         for route in lease.routes
     ]
     if default:

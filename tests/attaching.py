@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from netplug import host as hosts
 from netplug.config import parse_network
 from netplug.engine import Engine, Preview
@@ -131,8 +133,9 @@ class Site:
 
     def demand_nothing_left(self, before: dict[str, Any]) -> None:
         """The kernel is as `before` (a `dump`), and the state knows nothing of this host."""
-        assert not differing(before, dump(self.host))
-        assert not any(rows := self.rows().values()), rows
+        left: Any = differing(before, dump(self.host)) or {k: v for k, v in self.rows().items() if v}
+        if left:
+            pytest.fail(f"left behind: {left}")
 
 
 def state_rows_of(site: Site) -> str:

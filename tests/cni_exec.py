@@ -281,3 +281,14 @@ def state_rows() -> dict[str, int]:
             for table in ("records", "usage", "leases", "ports")
         }
     return {table: count for table, count in counts.items() if count}
+
+
+def reference_plugins() -> Path:
+    """The folder of the reference plugins; the test is skipped where they are not to be had."""
+    import pytest
+    from engines.unpack import Unavailable, read_tree
+
+    try:
+        return read_tree().plugins
+    except Unavailable as reason:
+        pytest.skip(f"no reference plugins: {reason}")
