@@ -18,7 +18,7 @@ BACKENDS = ("nft", "iptables")
 
 def compute_expected(plan: Plan, attachment: Attachment, previous: Result) -> Plan:
     """The plan with MAC, MTU, addresses and routes of prevResult: a later plugin of the
-    chain may have changed them (CNI spec, CHECK)."""
+    chain may have changed them (CNI spec, CHECK). Results before 1.1.0 tell no MTU: 0, any."""
     inner = next(
         (i for i in previous.interfaces if i.name == attachment.ifname and i.sandbox != ""),
         next((i for i in previous.interfaces if i.name == attachment.ifname), None),
@@ -49,7 +49,7 @@ def _expected(
     routes: tuple[Route, ...],
 ) -> Resource:
     if isinstance(step, Veth) and step.ifname == ifname:
-        return replace(step, mac=(mac or step.mac).lower(), mtu=mtu or step.mtu)
+        return replace(step, mac=(mac or step.mac).lower(), mtu=mtu)
     if isinstance(step, Addresses) and step.place == "sandbox" and step.device == ifname:
         return replace(step, addresses=addresses)  # type: ignore[arg-type]
     if isinstance(step, Routes) and step.place == "sandbox" and routes:

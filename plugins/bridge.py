@@ -93,7 +93,7 @@ class BridgeDriver:
                 mac=mac,
                 mtu=mtu,
                 alias=attachment.mark,
-                hairpin=options.hairpin_mode,
+                hairpin=options.hairpin_for(attachment),
                 isolated=options.port_isolation,
                 vlans=options.vlans,
                 keep_default_vlan=options.preserve_default_vlan,

@@ -98,6 +98,12 @@ class BridgeOptions:
         own = Vlan(self.vlan or 1, untagged=True)
         return (own, *(Vlan(vid) for vid in tagged if vid != own.vid))
 
+    def hairpin_for(self, attachment: Attachment) -> bool:
+        """`hairpinMode`; published ports need it too, for the container that reaches its own
+        (with br_netfilter the packet turns round inside the bridge). Promiscuous mode does without.
+        """
+        return self.hairpin_mode or (bool(attachment.ports) and not self.promisc_mode)
+
     def link_mtu(self, facts: Facts) -> int:
         """Bytes; "auto" follows the host's way out, 0 is the kernel's default."""
         if self.mtu == "auto":

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import base64
 import json
-import os
+import sqlite3
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netplug.cni.main import serve
+from netplug.host import default_state_folder
 from netplug.install import install_plugin
+from netplug.kernel import namespaces
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -152,11 +155,12 @@ class Runtime:
             self._run("DEL", network, plugin, pod, previous)
         self._cache_file(network, pod).unlink(missing_ok=True)
 
-    def check(self, network: Json, pod: Pod) -> None:
+    def check(self, network: Json, pod: Pod, *, but: Sequence[str] = ()) -> None:
         if not at_least(network, "0.4.0"):
             return  # libcni refuses
         for plugin in network["plugins"]:
-            self._run("CHECK", network, plugin, pod, self.cached(network, pod))
+            if plugin["type"] not in but:
+                self._run("CHECK", network, plugin, pod, self.cached(network, pod))
 
     def status(self, network: Json) -> None:
         for plugin in network["plugins"] if at_least(network, "1.1.0") else ():
@@ -267,17 +271,17 @@ def at_least(network: Json, version: str) -> bool:
     return numbers[0] >= numbers[1]
 
 
-def state_rows() -> dict[str, int]:
-    """How many rows the real state holds, in the tables that name attachments."""
-    import sqlite3
-    from contextlib import closing
-
-    path = "/var/lib/netplug/state.db"
-    if not os.path.exists(path):
+def state_rows(host: Host) -> dict[str, int]:
+    """How many rows of the real state belong to this host, in the tables that name attachments."""
+    path = default_state_folder() / "state.db"
+    if not path.exists():
         return {}
+    own = f"{namespaces.boot_id()}:{namespaces.cookie(host.fd)}"
     with closing(sqlite3.connect(path)) as db:
         counts = {
-            table: int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            table: int(
+                db.execute(f"SELECT count(*) FROM {table} WHERE host=?", (own,)).fetchone()[0]
+            )
             for table in ("records", "usage", "leases", "ports")
         }
     return {table: count for table, count in counts.items() if count}

@@ -127,7 +127,7 @@ class Veth:
     bridge: str
     ifname: str
     mac: str
-    mtu: int
+    mtu: int  # 0 compares equal to any
     alias: str
     hairpin: bool = False
     isolated: bool = False
@@ -161,7 +161,7 @@ class Veth:
             ),
             (f"{self.host_name}'s state", "up", "up" if host.up else "down"),
             (f"{self.ifname}'s MAC", self.mac, inner.mac),
-            (f"{self.ifname}'s MTU", self.mtu, inner.mtu),
+            (f"{self.ifname}'s MTU", self.mtu or inner.mtu, inner.mtu),
             ("hairpin mode", _flag(self.hairpin), _flag(bool(host.hairpin))),
             ("port isolation", _flag(self.isolated), _flag(bool(host.isolated))),
         )

@@ -5,7 +5,9 @@ For every option of the bridge driver, alone and together, and for both firewall
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +115,6 @@ IPTABLES = ("ipMasq", "internal", "isolate", "routed", "ports", "port-of-one-add
 
 def with_backend(name: str, backend: str) -> Case:
     network, wishes = NETWORKS[name]
-    from dataclasses import replace
-
     return replace(network, firewall=backend), wishes
 
 
@@ -137,6 +137,12 @@ def read_sysctls(host: Host, container: Host, plan: Plan) -> dict[str, str]:
         if isinstance(step, Sysctl)
         for key, _ in step.values
     }
+
+
+def settle(host: Host) -> None:
+    """Until duplicate address detection has ended; only then routes to an address exist."""
+    while host.run("ip -o -6 addr show tentative"):
+        time.sleep(0.02)
 
 
 def type_commands(host: Host, lines: list[str]) -> None:
@@ -164,6 +170,8 @@ def test_typed_commands_make_what_add_makes(make_host: MakeHost, name: str) -> N
     attachment, result = other.add(network, insides[1], "web", **wishes)
     record = other.record(attachment)
     assert record is not None and record.plan == preview.plan
+    for inside in insides:
+        settle(inside)
     pairs = ((typed, added), (insides[0], insides[1]))
     differences = [differing(dump(one), dump(two)) for one, two in pairs]
     sysctls = [read_sysctls(*places, record.plan) for places in zip(*pairs, strict=True)]
