@@ -50,7 +50,7 @@ def check_keys(section: str, known: Iterable[str], words: Words) -> None:
 
 def driver_table(name: str, words: Words) -> str:
     """The keys of a driver, from its options dataclass."""
-    options = get_driver(name).options
+    options: Any = get_driver(name).options
     keys, hints = _fields(options), get_type_hints(options)
     check_keys(f"driver {name}", keys, words)
     defaults = {field.name: field.default for field in dataclasses.fields(options)}

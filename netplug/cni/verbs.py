@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from netplug import admission, ipam, plugins
-from netplug.cni.delegate import Delegate
+from netplug.cni.delegate import Delegate, find_plugin
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
@@ -133,9 +133,12 @@ class Foreign:
 
 
 def make_foreign(request: Request, network: Network) -> Foreign | None:
-    """The IPAM plugin of a network where it is not ours."""
+    """The IPAM plugin of a network where it is not ours. Raises DelegateError where an ADD
+    would not find it: what is begun without it could not be undone either."""
     if network.ipam is None or not network.ipam.foreign:
         return None
+    if request.command == "ADD":
+        find_plugin(network.ipam.type, request.path)
     return Foreign(request, network.ipam.type)
 
 
@@ -146,7 +149,8 @@ def _is_ipam_call(request: Request, program: str) -> bool:
     """We were executed for the `ipam` section: by that name, or under a main type not ours."""
     section = request.config.get("ipam")
     ipam_type = str(section.get("type", "")) if isinstance(section, dict) else ""
-    foreign_main = not is_ours(str(request.config.get("type", "")))
+    main = request.config.get("type")
+    foreign_main = isinstance(main, str) and main != "" and not is_ours(main)
     return program == IPAM_NAME or (is_ours(ipam_type) and foreign_main)
 
 

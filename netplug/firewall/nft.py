@@ -36,7 +36,8 @@ from netplug.firewall.nft_layout import (
 )
 from netplug.kernel import nftables as nf
 from netplug.kernel.conntrack import flush_udp
-from netplug.kernel.nfnetlink import Message, Nfnetlink, Refusal, Reply
+from netplug.kernel.netlink import Refusal
+from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply
 
 TAKEN = (errno.EEXIST, errno.EBUSY)  # EBUSY: the key with other data, before Linux 6.2
 TRIES = 5  # another process may add or remove the same element between our look and our step

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netplug.kernel import namespaces
+from netplug.kernel.rtmessages import new_bridge
 from netplug.kernel.rtnl import Rtnl
 from netplug.kernel.sysctl import read_sysctls, write_sysctls
 from netplug.model import Facts, LinkFact, Place, Wanted
@@ -123,7 +124,8 @@ def probe_vlan_filtering() -> bool:
         try:
             rtnl = Rtnl(fd)
             try:
-                rtnl.add_bridge("probe", mac="02:00:00:00:00:01", mtu=0, vlan_filtering=True)
+                mac = "02:00:00:00:00:01"
+                rtnl.change(new_bridge("probe", mac=mac, mtu=0, vlan_filtering=True))
                 link = rtnl.link("probe")
                 _probed["vlan"] = link is not None and link.vlan_filtering
             except KernelRefused:

@@ -18,16 +18,8 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from netplug.errors import KernelRefused
-from netplug.kernel.nfnetlink import (
-    NLM_F_DUMP,
-    SUBSYSTEM_CTNETLINK,
-    Message,
-    Nfnetlink,
-    Reply,
-    attribute,
-    attributes,
-    nest,
-)
+from netplug.kernel.netlink import NLM_F_DUMP, attribute, attributes, nest
+from netplug.kernel.nfnetlink import SUBSYSTEM_CTNETLINK, Message, Nfnetlink, Reply
 from netplug.model import Family, IPAddress
 
 GET, DELETE = 1, 2  # IPCTNL_MSG_CT_*

@@ -10,7 +10,6 @@ attributes are big endian, headers are in host order (include/uapi/linux/netfilt
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import threading
@@ -19,26 +18,34 @@ from dataclasses import dataclass
 
 from netplug.errors import KernelRefused
 from netplug.kernel.namespaces import netlink_socket
+from netplug.kernel.netlink import (
+    HEADER,
+    NETLINK_CAP_ACK,
+    NETLINK_EXT_ACK,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    SOL_NETLINK,
+    Refusal,
+    each_message,
+    read_refusal,
+    unpack_text,
+)
 
 NETLINK_NETFILTER = 12
 SUBSYSTEM_CTNETLINK, SUBSYSTEM_NFTABLES = 1, 10
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
-NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x200, 0x400, 0x800
-NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLMSGERR_ATTR_MSG = 1
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
-NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 SO_SNDBUFFORCE = 32
 SEND_BUFFER = 8 << 20  # bytes: a batch is one sendmsg, and 5000 ports with comments are 0.7 MB
 RECEIVE = 1 << 16
 IN_FLIGHT = 64  # questions in one sendmsg: their answers wait in a receive buffer of 208 KiB
 DUMP_TRIES = 10
 
-_HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct("!BBH")
 
 
@@ -59,54 +66,9 @@ class Reply:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The kernel's no to the message at `index` of a request."""
-
-    index: int
-    errno: int
-    text: str = ""
-
-    @property
-    def words(self) -> str:
-        return self.text or os.strerror(self.errno)
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    length = 4 + len(payload)
-    return struct.pack("=HH", length, kind) + payload + b"\0" * (-length & 3)
-
-
-def nest(kind: int, *parts: bytes) -> bytes:
-    return attribute(kind | NLA_F_NESTED, b"".join(parts))
-
-
 def number(kind: int, value: int) -> bytes:
     """An attribute of 32 bits, big endian; negative values are wrapped (hook priorities)."""
     return struct.pack("=HH", 8, kind) + (value & 0xFFFFFFFF).to_bytes(4, "big")
-
-
-def text(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode() + b"\0")
-
-
-def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, payload) of every attribute, in order."""
-    offset = 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            return
-        yield kind & NLA_TYPE_MASK, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    return dict(each_attribute(data))
-
-
-def unpack_text(payload: bytes) -> str:
-    return payload.rstrip(b"\0").decode(errors="replace")
 
 
 def pack_comment(comment: str) -> bytes:
@@ -221,14 +183,14 @@ class Nfnetlink:
             consistent = True
             while True:
                 data = self._receive()
-                for kind, flags, number_, body in _each_message(data):
+                for kind, flags, number_, body in each_message(data):
                     if number_ != sequence:
                         continue
                     consistent = consistent and not flags & NLM_F_DUMP_INTR
                     if kind == NLMSG_DONE:
                         return replies, consistent
                     if kind == NLMSG_ERROR:
-                        refusal = _read_refusal(flags, body)
+                        refusal = read_refusal(flags, body)
                         if refusal is None or refusal.errno == 2:
                             return replies, consistent
                         raise _refused("the dump", refusal)
@@ -285,43 +247,24 @@ class Nfnetlink:
     def _answers(self, first: int) -> Iterator[tuple[int, Refusal | None, Reply | None]]:
         """(sequence, refusal, object) of every answer since `first`; both None for a plain yes."""
         while True:
-            for kind, flags, sequence, body in _each_message(self._receive()):
+            for kind, flags, sequence, body in each_message(self._receive()):
                 if sequence < first:  # a late answer to a request that was given up
                     continue
                 if kind == NLMSG_ERROR:
-                    yield sequence, _read_refusal(flags, body), None
+                    yield sequence, read_refusal(flags, body), None
                 elif kind != NLMSG_DONE:
                     yield sequence, None, Reply(kind, body[0], body[4:])
 
 
 def _pack(message: Message, sequence: int, flags: int) -> bytes:
-    header = _HEADER.pack(20 + len(message.body), message.kind, NLM_F_REQUEST | flags, sequence, 0)
+    header = HEADER.pack(20 + len(message.body), message.kind, NLM_F_REQUEST | flags, sequence, 0)
     return header + _FAMILY.pack(message.family, 0, 0) + message.body
 
 
 def _pack_edge(kind: int, sequence: int) -> bytes:
-    return _HEADER.pack(20, kind, NLM_F_REQUEST, sequence, 0) + _FAMILY.pack(
+    return HEADER.pack(20, kind, NLM_F_REQUEST, sequence, 0) + _FAMILY.pack(
         0, 0, SUBSYSTEM_NFTABLES
     )
-
-
-def _each_message(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    offset = 0
-    while offset + 16 <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-        yield kind, flags, sequence, data[offset + 16 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _read_refusal(flags: int, body: bytes) -> Refusal | None:
-    errno: int = -struct.unpack_from("=i", body)[0]
-    if not errno:
-        return None
-    words = ""
-    if flags & NLM_F_ACK_TLVS:
-        start = 20 if flags & NLM_F_CAPPED else 4 + struct.unpack_from("=I", body, 4)[0]
-        words = unpack_text(attributes(body[start:]).get(NLMSGERR_ATTR_MSG, b""))
-    return Refusal(-1, errno, words)
 
 
 def _refused(what: str, refusal: Refusal) -> KernelRefused:

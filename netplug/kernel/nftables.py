@@ -10,22 +10,24 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from netplug.kernel.nfnetlink import (
+from netplug.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    SUBSYSTEM_NFTABLES,
-    Message,
-    Reply,
     attribute,
     attributes,
     each_attribute,
     nest,
+    text,
+    unpack_text,
+)
+from netplug.kernel.nfnetlink import (
+    SUBSYSTEM_NFTABLES,
+    Message,
+    Reply,
     number,
     pack_comment,
-    text,
     unpack_comment,
-    unpack_text,
 )
 
 NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = 0, 1, 2, 3, 4

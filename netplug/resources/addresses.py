@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from netplug.errors import Conflict, KernelRefused, NotFound
 from netplug.kernel import Kernel
-from netplug.kernel.rtnl import Link, Rtnl
+from netplug.kernel.rtmessages import Link
+from netplug.kernel.rtnl import Rtnl
 from netplug.model import IPInterface, Place, Route
 from netplug.resources import Shell
 
@@ -78,11 +79,8 @@ class Addresses:
         rtnl, link = _demand(kernel, self.place, self.device)
         if self.shared:
             self._make_room(rtnl, link)
-        if self.up and not link.up and self.place == "sandbox":
-            rtnl.set_link(link.index, state="up")
-        created = False
-        for address in self.addresses:
-            created |= rtnl.add_address(link.index, address, nodad=not self.dad)
+        raising = self.up and not link.up and self.place == "sandbox"
+        created = rtnl.add_addresses(link.index, self.addresses, nodad=not self.dad, up=raising)
         if self.dad and self.up and any(a.version == 6 for a in self.addresses):
             self._settle(rtnl, link.index)
         return created
@@ -102,7 +100,7 @@ class Addresses:
                         f"it overlaps the gateway {address} that this network wants",
                         "use that address as gateway, another bridge, or set 'forceAddress'",
                     )
-                rtnl.delete_address(link.index, other)
+                rtnl.delete_addresses(link.index, [other])
 
     def _settle(self, rtnl: Rtnl, index: int) -> None:
         wanted = set(self.addresses)
@@ -131,8 +129,7 @@ class Addresses:
         if found is None:
             return
         rtnl, link = found
-        for address in self.addresses:
-            rtnl.delete_address(link.index, address)
+        rtnl.delete_addresses(link.index, self.addresses)
 
     def shell(self, shell: Shell) -> list[str]:
         ip = shell.ip(self.place)
@@ -177,18 +174,14 @@ class Routes:
 
     def apply(self, kernel: Kernel) -> bool:
         rtnl, link = _demand(kernel, self.place, self.device)
-        created = False
-        for route in self.routes:
-            created |= rtnl.add_route(link.index, route)
-        return created
+        return rtnl.add_routes(link.index, self.routes)
 
     def undo(self, kernel: Kernel) -> None:
         found = _find(kernel, self.place, self.device)
         if found is None:
             return
         rtnl, link = found
-        for route in self.routes:
-            rtnl.delete_route(link.index, route)
+        rtnl.delete_routes(link.index, self.routes)
 
     def shell(self, shell: Shell) -> list[str]:
         ip = shell.ip(self.place)

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from netplug.errors import Conflict, KernelRefused, NotFound
 from netplug.kernel import Kernel
-from netplug.kernel.rtnl import Link
+from netplug.kernel import rtmessages as rt
+from netplug.kernel.rtmessages import Link
+from netplug.kernel.rtnl import set_vlans
 from netplug.model import MARK, Place
 from netplug.resources import Shell
 
@@ -61,19 +63,21 @@ class Bridge:
         link = kernel.host.link(self.name)
         created = link is None
         if created:
-            kernel.host.add_bridge(
-                self.name, mac=self.mac, mtu=self.mtu, vlan_filtering=self.vlan_filtering
+            kernel.host.change(
+                rt.new_bridge(
+                    self.name, mac=self.mac, mtu=self.mtu, vlan_filtering=self.vlan_filtering
+                ),
+                rt.set_alias(self.name, MARK + f"bridge/{self.name}"),
             )
             link = kernel.host.link(self.name)
             if link is None:
                 raise KernelRefused(f"bridge {self.name} vanished while it was set up")
-            kernel.host.set_alias(link.index, MARK + f"bridge/{self.name}")
         assert link is not None
         self._demand_fit(link)
         if not link.up:
-            kernel.host.set_link(link.index, state="up")
+            kernel.host.change(rt.set_up(link.index))
         if self.promisc and not link.promisc:
-            kernel.host.set_promisc(link.index, True)
+            kernel.host.change(rt.set_promisc(link.index))
         return created
 
     def _demand_fit(self, link: Link) -> None:
@@ -173,31 +177,31 @@ class Veth:
                 f"bridge {self.bridge} is gone", "it was removed in the meantime", "retry"
             )
         host = kernel.host.link(self.host_name)
-        created = host is None
+        port = rt.set_port(self.host_name, hairpin=self.hairpin, isolated=self.isolated)
         if host is None:
             self._demand_free(kernel)
-            kernel.host.add_veth(
-                self.host_name,
-                mac=self.host_mac,
+            making = rt.new_veth(
+                rt.VethEnd(self.host_name, self.host_mac),
+                rt.VethEnd(self.ifname, self.mac),
                 mtu=self.mtu,
                 master=bridge.index,
-                peer_name=self.ifname,
-                peer_mac=self.mac,
                 peer_fd=kernel.fd(self.peer_place),
             )
-            host = kernel.host.link(self.host_name)
-            if host is None:
-                raise KernelRefused(f"veth {self.host_name} vanished while it was set up")
-            kernel.host.set_alias(host.index, self.alias)
+            flags = [port] if self.hairpin or self.isolated else []
+            kernel.host.change(making, rt.set_alias(self.host_name, self.alias), *flags)
         else:
             self._repair(kernel, host, bridge.index)
-        if (created and (self.hairpin or self.isolated)) or not created:
-            kernel.host.set_port(host.index, hairpin=self.hairpin, isolated=self.isolated)
-        if self.vlans and not self.keep_default_vlan:
-            kernel.host.delete_vlan(host.index, 1)
-        for vlan in self.vlans:
-            kernel.host.add_vlan(host.index, vlan.vid, untagged=vlan.untagged)
-        return created
+            kernel.host.change(port)
+        if self.vlans:
+            self._apply_vlans(kernel)
+        return host is None
+
+    def _apply_vlans(self, kernel: Kernel) -> None:
+        link = kernel.host.link(self.host_name)
+        if link is not None:
+            add = {vlan.vid: vlan.untagged for vlan in self.vlans}
+            remove = () if self.keep_default_vlan else (1,)
+            set_vlans(kernel.host.fd, link.index, add=add, remove=remove)
 
     def _demand_free(self, kernel: Kernel) -> None:
         peer_side = kernel.rtnl(self.peer_place)
@@ -216,16 +220,13 @@ class Veth:
 
     def _repair(self, kernel: Kernel, host: Link, bridge_index: int) -> None:
         if host.master != bridge_index:
-            kernel.host.set_link(host.index, master=bridge_index)
+            kernel.host.change(rt.change_link(host.index, master=bridge_index))
         if not host.up:
-            kernel.host.set_link(host.index, state="up")
+            kernel.host.change(rt.set_up(host.index))
         peer_side = kernel.rtnl(self.peer_place)
         inner = peer_side.link(self.ifname) if peer_side else None
-        if peer_side and inner is not None:
-            if inner.mtu != self.mtu:
-                peer_side.set_link(inner.index, mtu=self.mtu)
-            if inner.mac != self.mac:
-                peer_side.set_link(inner.index, address=self.mac)
+        if peer_side and inner is not None and (inner.mtu, inner.mac) != (self.mtu, self.mac):
+            peer_side.change(rt.change_link(inner.index, mtu=self.mtu, mac=self.mac))
 
     def undo(self, kernel: Kernel) -> None:
         host = kernel.host.link(self.host_name)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
+from netplug.errors import KernelRefused, NotFound
 from netplug.kernel import Kernel
+from netplug.kernel import rtmessages as rt
+from netplug.kernel import tcmessages as tc
+from netplug.kernel.rtmessages import Message
 from netplug.kernel.rtnl import Rtnl
 from netplug.model import Attachment, digest
 from netplug.resources import Shell
 from netplug.resources.links import differences
 
 LATENCY_SECONDS = 0.025  # how long a packet may wait in the bucket's queue
-INGRESS, ROOT = 0xFFFF0000, 0x10000
 BURST_LIMIT = 2**32 - 1  # bytes: tc_tbf_qopt has 32 bits
-U32_ALL = ["0x0/0x0+0"]  # a u32 key that matches every packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +47,30 @@ class Shaping:
     def present(self, kernel: Kernel) -> str | None:
         device, ifb = kernel.host.link(self.device), kernel.host.link(self.ifb)
         held = (
-            _read_rate(kernel.host, device.index) if device else 0,
-            _read_rate(kernel.host, ifb.index) if ifb else 0,
+            kernel.host.rate(device.index) if device else 0,
+            kernel.host.rate(ifb.index) if ifb else 0,
         )
         if held == (0, 0):
             return None
         words = differences(
             ("ingress rate", self.ingress_rate, held[0]), ("egress rate", self.egress_rate, held[1])
         )
-        if self.egress_rate and device and not kernel.host.filters(device.index, INGRESS):
+        if self.egress_rate and device and not kernel.host.redirected(device.index):
             words = ", ".join(w for w in (words, f"redirection to {self.ifb} is missing") if w)
         return words
 
     def apply(self, kernel: Kernel) -> bool:
         host = kernel.host
         device = host.link(self.device)
-        assert device is not None, self.device
+        if device is None:
+            raise NotFound(
+                f"link {self.device} is gone", "its bandwidth cannot be limited", "retry"
+            )
         before = self.present(kernel)
         if before == "":
             return False
-        if self.ingress_rate and _read_rate(host, device.index) != self.ingress_rate:
-            host.tc(
-                "replace",
-                "tbf",
-                index=device.index,
-                handle=ROOT,
-                **_tbf(self.ingress_rate, self.ingress_burst),
-            )
+        if self.ingress_rate:
+            host.change(_tbf(device.index, self.ingress_rate, self.ingress_burst))
         if self.egress_rate:
             self._apply_egress(host, device.index)
         return before is None
@@ -78,38 +78,16 @@ class Shaping:
     def _apply_egress(self, host: Rtnl, index: int) -> None:
         ifb = host.link(self.ifb)
         if ifb is None:
-            host.add_link(self.ifb, "ifb", mtu=self.mtu, state="up")
-            ifb = host.link(self.ifb)
-            assert ifb is not None
-            host.set_alias(ifb.index, self.alias)
-        host.tc(
-            "replace",
-            "tbf",
-            index=ifb.index,
-            handle=ROOT,
-            **_tbf(self.egress_rate, self.egress_burst),
-        )
-        if not host.filters(index, INGRESS):
-            if not any(q.get_attr("TCA_KIND") == "ingress" for q in host.qdiscs(index)):
-                host.tc("add", "ingress", index=index, handle=INGRESS)
-            host.filter(
-                "add-filter",
-                "u32",
-                index=index,
-                parent=INGRESS,
-                prio=1,
-                protocol=0x0003,  # ETH_P_ALL
-                keys=U32_ALL,
-                target=ROOT,
-                action=[
-                    {
-                        "kind": "mirred",
-                        "direction": "egress",
-                        "action": "redirect",
-                        "ifindex": ifb.index,
-                    }
-                ],
+            host.change(
+                rt.new_link(self.ifb, "ifb", mtu=self.mtu), rt.set_alias(self.ifb, self.alias)
             )
+            ifb = host.link(self.ifb)
+            if ifb is None:
+                raise KernelRefused(f"link {self.ifb} vanished while it was set up")
+        host.change(_tbf(ifb.index, self.egress_rate, self.egress_burst))
+        if not host.redirected(index):
+            host.change(tc.new_ingress(index), tolerate=(errno.EEXIST,))
+            host.change(tc.new_redirect(index, ifb.index))
 
     def undo(self, kernel: Kernel) -> None:
         """The device's own queues die with it; the ifb is a link of its own."""
@@ -167,18 +145,10 @@ def _limit(rate: int, burst: int) -> int:
     return int(rate * LATENCY_SECONDS) + burst
 
 
-def _tbf(rate: int, burst: int) -> dict[str, int]:
-    return {"rate": rate, "burst": burst, "limit": min(_limit(rate, burst), BURST_LIMIT)}
+def _tbf(index: int, rate: int, burst: int) -> Message:
+    limit = min(_limit(rate, burst), BURST_LIMIT)
+    return tc.set_tbf(index, rate=rate, burst=burst, limit=limit)
 
 
 def _tbf_words(rate: int, burst: int) -> str:
     return f"tbf rate {rate * 8}bit burst {burst} limit {min(_limit(rate, burst), BURST_LIMIT)}"
-
-
-def _read_rate(rtnl: Rtnl, index: int) -> int:
-    """Rate of the tbf at the root of a link, bytes/s; 0 without one."""
-    for qdisc in rtnl.qdiscs(index):
-        if qdisc.get_attr("TCA_KIND") == "tbf":
-            parameters = qdisc.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")
-            return int(parameters["rate"])
-    return 0

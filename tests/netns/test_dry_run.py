@@ -104,8 +104,12 @@ NETWORKS: dict[str, Case] = {
         gateway_network(
             "lan",
             ipam=ipam(*BOTH, routes=ROUTES),
-            **{"hairpinMode": True, "macspoofchk": True, "mtu": 1450, "isolate": True},
-            **{"portIsolation": True, "sysctl": {"net.ipv6.conf.IFNAME.hop_limit": "9"}},
+            hairpinMode=True,
+            macspoofchk=True,
+            mtu=1450,
+            isolate=True,
+            portIsolation=True,
+            sysctl={"net.ipv6.conf.IFNAME.hop_limit": "9"},
         ),
         {"bandwidth": LIMITS, "ports": (Port(8080, 80), Port(53, 53, "udp"))},
     ),
@@ -118,8 +122,7 @@ def with_backend(name: str, backend: str) -> Case:
     return replace(network, firewall=backend), wishes
 
 
-CASES = {name: case for name, case in NETWORKS.items()}
-CASES |= {f"{name}-iptables": with_backend(name, "iptables") for name in IPTABLES}
+CASES = NETWORKS | {f"{name}-iptables": with_backend(name, "iptables") for name in IPTABLES}
 CASES["none"] = with_backend("dual-stack", "none")
 
 

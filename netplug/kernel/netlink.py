@@ -1,0 +1,88 @@
+"""The framing that all netlink families share: headers, attributes, acknowledgements.
+
+A message is nlmsghdr (length, kind, flags, sequence, port), a family's own header,
+attributes (length, type, payload, padded to 4 bytes). See netlink(7).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLMSGERR_ATTR_MSG = 1
+NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
+
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
+HEADER = struct.Struct("=IHHII")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The kernel's no to the message at `index` of a request."""
+
+    index: int
+    errno: int
+    text: str = ""
+
+    @property
+    def words(self) -> str:
+        return self.text or os.strerror(self.errno)
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    length = 4 + len(payload)
+    return struct.pack("=HH", length, kind) + payload + b"\0" * (-length & 3)
+
+
+def nest(kind: int, *parts: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(parts))
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of every attribute, in order."""
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            return
+        yield kind & NLA_TYPE_MASK, data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    return dict(each_attribute(data, offset))
+
+
+def unpack_text(payload: bytes) -> str:
+    return payload.rstrip(b"\0").decode(errors="replace")
+
+
+def each_message(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(kind, flags, sequence, body) of every message in a datagram."""
+    offset = 0
+    while offset + 16 <= len(data):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
+        yield kind, flags, sequence, data[offset + 16 : offset + length]
+        offset += (length + 3) & ~3
+
+
+def read_refusal(flags: int, body: bytes) -> Refusal | None:
+    """What an NLMSG_ERROR says, with the kernel's own words; None for an acknowledgement."""
+    errno: int = -struct.unpack_from("=i", body)[0]
+    if not errno:
+        return None
+    words = ""
+    if flags & NLM_F_ACK_TLVS:
+        start = 20 if flags & NLM_F_CAPPED else 4 + struct.unpack_from("=I", body, 4)[0]
+        words = unpack_text(attributes(body, start).get(NLMSGERR_ATTR_MSG, b""))
+    return Refusal(-1, errno, words)
