@@ -62,6 +62,8 @@ class Engine:
         self.state = state
         self.host = host
         self.log = log
+        if state.damaged:
+            log(f"the state file was damaged; it is kept as {state.damaged}")
         for owner in state.reclaim(host.boot):
             log(f"reclaimed what {owner} held before the last boot")
 

@@ -18,7 +18,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from netplug.model import Attachment, Result, digest
 from netplug.plan import Plan, from_json, identity, to_json
 
 Phase = Literal["pending", "ready", "leaving"]
+FILE = "state.db"
 LOCK_SECONDS = 30.0
 BUSY_MILLISECONDS = 20_000
 SCHEMA = """
@@ -78,23 +79,19 @@ class State:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         ensure_private_folder(self.folder)
-        self._path = self.folder / "state.db"
+        self._path = self.folder / FILE
+        self.damaged = ""  # where a damaged state file was put that we found
         self._db = self._open()
-        self._lock_file = self.folder / "lock"
 
     def _open(self) -> sqlite3.Connection:
         try:
             return _connect(self._path)
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if not is_damage(error):
                 raise InputError(
                     f"the state file {self._path} cannot be opened", str(error), "check the folder"
                 ) from error
-            # Damaged: set aside, so that DEL and GC work on by the marks in the kernel.
-            for suffix in ("", "-wal", "-shm"):
-                damaged = Path(f"{self._path}{suffix}")
-                if damaged.exists():
-                    damaged.rename(f"{self._path}.damaged-{int(time.time())}{suffix}")
+            self.damaged = set_aside(self.folder)
             return _connect(self._path)
 
     def close(self) -> None:
@@ -124,14 +121,8 @@ class State:
     @contextmanager
     def locked(self, key: str, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Holds the lock of this key. Raises Busy when another holds it for so long."""
-        offset = int(digest("lock", key)[:15], 16)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(self._lock_file, flags, 0o600)
-        try:
-            _wait_for_lock(descriptor, offset, key, seconds)
+        with _locked(self.folder, key, seconds):
             yield
-        finally:
-            os.close(descriptor)  # frees the lock as well
 
     # records
 
@@ -334,6 +325,45 @@ def ensure_private_folder(folder: Path) -> None:
         )
     if status.st_mode & 0o077:
         os.chmod(folder, 0o700)
+
+
+def set_aside(folder: Path) -> str:
+    """Renames a damaged state file, so that DEL and GC work on by the marks in the kernel; its
+    new path. "" where it is sound, for then another process has been here before us."""
+    path = folder / FILE
+    with _locked(folder, FILE, LOCK_SECONDS):
+        if _is_sound(path):
+            return ""
+        kept = f"{path}.damaged-{time.time_ns()}"
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{kept}{suffix}")
+    return kept
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Is it the file that is wrong, not what we asked or the moment?"""
+    return type(error) is sqlite3.DatabaseError
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.DatabaseError:
+        return False
+
+
+@contextmanager
+def _locked(folder: Path, key: str, seconds: float) -> Iterator[None]:
+    offset = int(digest("lock", key)[:15], 16)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(folder / "lock", flags, 0o600)
+    try:
+        _wait_for_lock(descriptor, offset, key, seconds)
+        yield
+    finally:
+        os.close(descriptor)  # frees the lock as well
 
 
 def _wait_for_lock(descriptor: int, offset: int, key: str, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,7 @@ from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
-from netplug.state import State
+from netplug.state import State, is_damage, set_aside
 
 Log = Callable[[str], None]
 IPAM_NAME = "netplug-ipam"
@@ -32,7 +33,21 @@ PREFIX = "netplug-"
 
 
 def run(request: Request, program: str, log: Log) -> Result | None:
-    """The result of an ADD, None for every other verb. Raises NetplugError."""
+    """The result of an ADD, None for every other verb. Raises NetplugError.
+
+    A state file that turns out to be damaged is set aside; the verb then starts anew.
+    """
+    try:
+        return _run(request, program, log)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        kept = set_aside(default_state_folder())
+        log(f"the state file is damaged ({error}); it is kept as {kept}")
+        return _run(request, program, log)
+
+
+def _run(request: Request, program: str, log: Log) -> Result | None:
     if request.command in ("ADD", "DEL"):
         _demand_other_namespace(request)
     if _is_ipam_call(request, program):

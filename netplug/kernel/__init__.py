@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from netplug.kernel import namespaces
@@ -31,8 +32,10 @@ class Kernel:
 
     def __init__(self, host: int, sandbox: int | None, make_firewall: MakeFirewall) -> None:
         self._fds: dict[Place, int] = {"host": host}
+        self._inside = ExitStack()
         if sandbox is not None:
             self._fds["sandbox"] = sandbox
+            self._inside.enter_context(namespaces.resident(sandbox))
         self._rtnl: dict[Place, Rtnl] = {}
         self._make_firewall = make_firewall
         self._firewalls: dict[str, Firewall] = {}
@@ -52,6 +55,7 @@ class Kernel:
             if close:
                 close()
         self._firewalls.clear()
+        self._inside.close()
         sandbox = self._fds.pop("sandbox", None)
         if sandbox is not None:
             os.close(sandbox)

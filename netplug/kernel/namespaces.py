@@ -1,7 +1,8 @@
 """Network namespaces: opening, identity, and running code inside one.
 
-A namespace is entered by a short-lived thread (0.1 ms), never by the caller's own:
-what fails inside cannot leave the caller in the wrong place.
+A namespace is entered by a thread of its own (0.1 ms), never by the caller's: what
+fails inside cannot leave the caller in the wrong place. Who has much to do inside
+keeps such a thread for as long as it lasts (`resident`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import queue
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +47,64 @@ def _unshare() -> None:
 
 def in_namespace(fd: int, work: Callable[[], T]) -> T:
     """Runs `work` in a thread of the namespace behind `fd`; its result or its exception."""
+    status = os.stat(OWN)
+    if identity(fd) == (status.st_dev, status.st_ino):
+        return work()
+    lodger: _Lodger | None = getattr(_lodgers, str(fd), None)
+    if lodger is not None:
+        return lodger.run(work)
     return _in_thread(lambda: _setns(fd), work)
+
+
+_lodgers = threading.local()  # by descriptor: the resident threads of the calling thread
+
+
+@contextmanager
+def resident(fd: int) -> Iterator[None]:
+    """While it lasts, the caller's `in_namespace(fd, ...)` uses one thread for all calls."""
+    lodger = _Lodger(fd)
+    setattr(_lodgers, str(fd), lodger)
+    try:
+        yield
+    finally:
+        delattr(_lodgers, str(fd))
+        lodger.close()
+
+
+class _Lodger:
+    """A thread that lives in a namespace and does one piece of work after the other."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def run(self, work: Callable[[], T]) -> T:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._live, name="netplug-netns", daemon=True)
+            self._thread.start()
+        self._work.put(work)
+        result, failure = self._done.get()
+        if failure is not None:
+            raise failure
+        return result  # type: ignore[return-value]
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join()
+
+    def _live(self) -> None:
+        entered = False
+        while (work := self._work.get()) is not None:
+            try:
+                if not entered:
+                    _setns(self._fd)
+                    entered = True
+                self._done.put((work(), None))
+            except BaseException as error:  # handed to the caller's thread
+                self._done.put((None, error))
 
 
 def new_namespace() -> int:

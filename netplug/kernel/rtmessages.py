@@ -320,24 +320,39 @@ def _route_body(index: int, route: Route) -> bytes:
     return body + (nest(RTA_METRICS, metrics) if metrics else b"")
 
 
-def parse_route(body: bytes) -> HeldRoute | None:
-    """None for what is no unicast route of a table: local, cached, blackhole, multipath."""
+def parse_routes(body: bytes) -> Iterator[HeldRoute]:
+    """One for each next hop; none for what is local, cached or a blackhole.
+
+    The kernel joins IPv6 routes of one destination and metric, such as the default routes of
+    two networks, into one route with several hops.
+    """
     family, length, _, _, table, protocol, scope, kind, flags = _ROUTE.unpack_from(body)
     found = attributes(body, _ROUTE.size)
-    if kind != RTN_UNICAST or flags & RTM_F_CLONED or RTA_OIF not in found:
-        return None
+    if kind != RTN_UNICAST or flags & RTM_F_CLONED:
+        return
     raw = found.get(RTA_DST, bytes(4 if family == socket.AF_INET else 16))
     metrics = attributes(found.get(RTA_METRICS, b""))
     route = Route(
         dst=ip_network((raw, length)),
-        gw=_gateway(found),
         mtu=_u32(metrics, RTAX_MTU),
         advmss=_u32(metrics, RTAX_ADVMSS),
         priority=_u32(found, RTA_PRIORITY),
         table=_u32(found, RTA_TABLE) or table,
         scope=scope,
     )
-    return HeldRoute(route, _u32(found, RTA_OIF) or 0, protocol)
+    for oif, hop in _hops(found):
+        yield HeldRoute(replace(route, gw=_gateway(hop)), oif, protocol)
+
+
+def _hops(found: dict[int, bytes]) -> Iterator[tuple[int, dict[int, bytes]]]:
+    """(link, attributes) of the one hop, or of each struct rtnexthop."""
+    if RTA_OIF in found:
+        yield _u32(found, RTA_OIF) or 0, found
+    rest = found.get(RTA_MULTIPATH, b"")
+    while len(rest) >= _HOP.size:
+        length, oif = _HOP.unpack_from(rest)
+        yield oif, attributes(rest[:length], _HOP.size)
+        rest = rest[max(length + 3 & ~3, _HOP.size) :]
 
 
 def _gateway(found: dict[int, bytes]) -> IPAddress | None:

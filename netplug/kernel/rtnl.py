@@ -167,7 +167,7 @@ class Rtnl:
 
     def _routes(self, *versions: int) -> list[rt.HeldRoute]:
         bodies = [body for version in versions for body in self.dump(rt.get_routes(version))]
-        return [held for held in map(rt.parse_route, bodies) if held is not None]
+        return [held for body in bodies for held in rt.parse_routes(body)]
 
     def add_routes(self, index: int, routes: Sequence[Route]) -> bool:
         """Adds routes; an identical one that is there already is fine. Whether any was absent."""

@@ -19,7 +19,7 @@ from netplug.kernel.netlink import (
 )
 from netplug.kernel.rtmessages import Message, u32
 
-RTM_NEWQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_GETTFILTER = 36, 38, 44, 46
+RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC, RTM_NEWTFILTER, RTM_GETTFILTER = 36, 37, 38, 44, 46
 TC_H_ROOT, TC_H_INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 ROOT_HANDLE, INGRESS_HANDLE = 0x10000, 0xFFFF0000  # 1: and ffff:
 TCA_KIND, TCA_OPTIONS = 1, 2
@@ -61,6 +61,12 @@ def new_ingress(index: int) -> Message:
     body = _body(index, handle=INGRESS_HANDLE, parent=TC_H_INGRESS) + text(TCA_KIND, "ingress")
     what = f"ingress of link {index} cannot be redirected"
     return Message(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body, what)
+
+
+def delete_ingress(index: int) -> Message:
+    """Its filters go with it."""
+    body = _body(index, handle=INGRESS_HANDLE, parent=TC_H_INGRESS)
+    return Message(RTM_DELQDISC, 0, body, f"ingress of link {index} cannot be redirected")
 
 
 def new_redirect(index: int, target: int) -> Message:

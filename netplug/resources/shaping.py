@@ -78,6 +78,8 @@ class Shaping:
     def _apply_egress(self, host: Rtnl, index: int) -> None:
         ifb = host.link(self.ifb)
         if ifb is None:
+            if host.redirected(index):  # to an ifb that is no more
+                host.change(tc.delete_ingress(index))
             host.change(
                 rt.new_link(self.ifb, "ifb", mtu=self.mtu), rt.set_alias(self.ifb, self.alias)
             )

@@ -148,7 +148,13 @@ def run_script(script: str, folder: Path) -> str:
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
-            env={"PATH": RUN, "LC_ALL": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder)},
+            env={
+                "PATH": RUN,
+                "LC_ALL": "C.UTF-8",
+                "PYTHONUNBUFFERED": "1",
+                "HOME": str(folder),
+                "TMPDIR": str(folder),
+            },
         )
         try:
             process.wait(PATIENCE)
