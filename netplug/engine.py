@@ -58,10 +58,17 @@ class Preview:
 class Engine:
     """The use cases on one host, over one state. Belongs to one thread."""
 
-    def __init__(self, state: State, host: Host, log: Callable[[str], None] = lambda line: None):
+    def __init__(
+        self,
+        state: State,
+        host: Host,
+        log: Callable[[str], None] = lambda line: None,
+        open_sandbox: Callable[[str], int | None] = namespaces.open_namespace,
+    ) -> None:
         self.state = state
         self.host = host
         self.log = log
+        self._open_sandbox = open_sandbox
         if state.damaged:
             log(f"the state file was damaged; it is kept as {state.damaged}")
         for owner in state.reclaim(host.boot):
@@ -286,7 +293,7 @@ class Engine:
 
     def lease(self, network: Network, attachment: Attachment) -> Result:
         """Leases addresses only; the record has an empty plan."""
-        sandbox = namespaces.open_namespace(attachment.sandbox)
+        sandbox = self._open_sandbox(attachment.sandbox)
         cookie = namespaces.cookie(sandbox) if sandbox is not None else 0
         if sandbox is not None:
             namespaces.close(sandbox)
@@ -356,7 +363,7 @@ class Engine:
         return self._open_path(attachment.sandbox)
 
     def _open_path(self, path: str) -> Kernel:
-        sandbox = namespaces.open_namespace(path)
+        sandbox = self._open_sandbox(path)
         if sandbox is None:
             raise SandboxError(
                 f"network namespace {path!r} does not exist",
@@ -367,7 +374,7 @@ class Engine:
 
     def sandbox_of(self, record: Record) -> int | None:
         """The sandbox, if its path still leads to the namespace that was attached."""
-        fd = namespaces.open_namespace(record.attachment.sandbox)
+        fd = self._open_sandbox(record.attachment.sandbox)
         if fd is None or namespaces.cookie(fd) == record.cookie:
             return fd
         namespaces.close(fd)

@@ -10,10 +10,12 @@ import base64
 import json
 import sqlite3
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import combinations, product
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from netplug.cni.main import serve
@@ -296,3 +298,21 @@ def reference_plugins() -> Path:
         return read_tree().plugins
     except Unavailable as reason:
         pytest.skip(f"no reference plugins: {reason}")
+
+
+def pairwise(
+    factors: Mapping[str, Sequence[Any]], possible: Callable[[Json], bool] = lambda row: True
+) -> list[Json]:
+    """Few rows in which every two values of two factors meet that may meet at all."""
+    rows = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
+    covers = [(row, set(combinations(row.items(), 2))) for row in rows if possible(row)]
+    missing = set().union(*(pairs for _, pairs in covers))
+    Random(1).shuffle(covers)
+    chosen = []
+    while missing:
+        # a few hundred candidates find nearly as short a list as all of them
+        hopeful = [(row, pairs) for row, pairs in covers if pairs & missing][:300]
+        row, pairs = max(hopeful, key=lambda candidate: len(candidate[1] & missing))
+        missing -= pairs
+        chosen.append(row)
+    return chosen

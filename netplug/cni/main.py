@@ -12,11 +12,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from netplug.cni.protocol import Request, parse_request
 from netplug.cni.result import render_about, render_error, render_result, render_version
 from netplug.cni.versions import CURRENT
 from netplug.errors import NetplugError
+
+if TYPE_CHECKING:
+    from netplug.cni.verbs import Surroundings
 
 
 def main(program: str = "netplug") -> int:
@@ -39,13 +43,17 @@ def serve(
     *,
     program: str = "netplug",
     log: Callable[[str], None],
+    around: Surroundings | None = None,
 ) -> tuple[str, bool]:
-    """The text for stdout, and whether it is an error object."""
+    """The text for stdout, and whether it is an error object.
+
+    `around` is where the work is done: by default this process's own namespaces.
+    """
     version = CURRENT
     try:
         request = parse_request(environ, read_stdin)
         version = request.version
-        return _answer(request, program, log), False
+        return _answer(request, program, log, around), False
     except Exception as error:  # no traceback may reach stdout (CNI spec, "Error")
         if not isinstance(error, NetplugError):
             import traceback
@@ -55,15 +63,17 @@ def serve(
     return json.dumps(document, indent=4), True
 
 
-def _answer(request: Request, program: str, log: Callable[[str], None]) -> str:
+def _answer(
+    request: Request, program: str, log: Callable[[str], None], around: Surroundings | None
+) -> str:
     if request.command == "":
         log(render_about(program).rstrip("\n"))
         return ""
     if request.command == "VERSION":
         return json.dumps(render_version()) + "\n"
-    from netplug.cni.verbs import run
+    from netplug.cni.verbs import OneProcess, run
 
-    result = run(request, program, log)
+    result = run(request, program, log, around or OneProcess())
     return "" if result is None else json.dumps(render_result(result, request.version), indent=4)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from netplug import admission, ipam, plugins
@@ -25,39 +24,70 @@ from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
-from netplug.state import State, is_damage, set_aside
+from netplug.state import is_damage, set_aside
 
 Log = Callable[[str], None]
 IPAM_NAME = "netplug-ipam"
 PREFIX = "netplug-"
 
 
-def run(request: Request, program: str, log: Log) -> Result | None:
+class Surroundings(Protocol):
+    """Where a request is worked on: the calling process, or what an agent was handed."""
+
+    def engine(self, log: Log) -> AbstractContextManager[Engine]: ...
+
+    def open_sandbox(self, path: str) -> int | None:
+        """The namespace at `path`, as a descriptor of the caller's own; None when it is gone."""
+
+    def own_namespace(self) -> int:
+        """The namespace that the plugin was executed in, as a descriptor of the caller's own."""
+
+
+class OneProcess:
+    """The calling process's namespaces, and a state opened for this one request."""
+
+    @contextmanager
+    def engine(self, log: Log) -> Iterator[Engine]:
+        state = State(default_state_folder())
+        try:
+            with Host() as host:
+                yield Engine(state, host, log)
+        finally:
+            state.close()
+
+    def open_sandbox(self, path: str) -> int | None:
+        return namespaces.open_namespace(path)
+
+    def own_namespace(self) -> int:
+        return namespaces.own_namespace()
+
+
+def run(request: Request, program: str, log: Log, around: Surroundings) -> Result | None:
     """The result of an ADD, None for every other verb. Raises NetplugError.
 
     A state file that turns out to be damaged is set aside; the verb then starts anew.
     """
     try:
-        return _run(request, program, log)
+        return _run(request, program, log, around)
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
         kept = set_aside(default_state_folder())
         log(f"the state file is damaged ({error}); it is kept as {kept}")
-        return _run(request, program, log)
+        return _run(request, program, log, around)
 
 
-def _run(request: Request, program: str, log: Log) -> Result | None:
+def _run(request: Request, program: str, log: Log, around: Surroundings) -> Result | None:
     if request.command in ("ADD", "DEL"):
-        _demand_other_namespace(request)
-    if _is_ipam_call(request, program):
-        return _serve_ipam(request, log)
+        _demand_other_namespace(request, around)
+    if is_ipam_call(request, program):
+        return _serve_ipam(request, log, around)
     if request.command in ("ADD", "STATUS"):
         network = _parse_network(request, program, log)
     else:  # a configuration that went wrong since must not hinder a removal
         network = parse_identity(request.config)
     foreign = make_foreign(request, network)
-    with _engine(log) as engine:
+    with around.engine(log) as engine:
         if request.command == "ADD":
             check_convertible(request.version, network.ipam is not None)
             return engine.add(network, parse_attachment(request, network), foreign)
@@ -74,32 +104,20 @@ def _run(request: Request, program: str, log: Log) -> Result | None:
     return None
 
 
-@contextmanager
-def _engine(log: Log) -> Iterator[Engine]:
-    state = State(default_state_folder())
-    try:
-        with Host() as host:
-            yield Engine(state, host, log)
-    finally:
-        state.close()
-
-
-def _demand_other_namespace(request: Request) -> None:
+def _demand_other_namespace(request: Request, around: Surroundings) -> None:
     """CNI_NETNS must not be the plugin's own namespace (code 8), unless overridden.
 
     The reference plugins look after the work is done; we look before.
     """
     if request.netns_override or not request.netns:
         return
-    fd = namespaces.open_namespace(request.netns)
+    fd = around.open_sandbox(request.netns)
     if fd is None:
         return
-    own = namespaces.own_namespace()
-    try:
-        same = namespaces.identity(fd) == namespaces.identity(own)
-    finally:
-        namespaces.close(fd)
-        namespaces.close(own)
+    own = around.own_namespace()
+    same = namespaces.identity(fd) == namespaces.identity(own)
+    namespaces.close(fd)
+    namespaces.close(own)
     if same:
         raise SandboxError(
             f"CNI_NETNS {request.netns} is the plugin's own network namespace",
@@ -160,7 +178,7 @@ def make_foreign(request: Request, network: Network) -> Foreign | None:
 # --- we as IPAM plugin of a foreign main plugin
 
 
-def _is_ipam_call(request: Request, program: str) -> bool:
+def is_ipam_call(request: Request, program: str) -> bool:
     """We were executed for the `ipam` section: by that name, or under a main type not ours."""
     section = request.config.get("ipam")
     ipam_type = str(section.get("type", "")) if isinstance(section, dict) else ""
@@ -169,11 +187,11 @@ def _is_ipam_call(request: Request, program: str) -> bool:
     return program == IPAM_NAME or (is_ours(ipam_type) and foreign_main)
 
 
-def _serve_ipam(request: Request, log: Log) -> Result | None:
+def _serve_ipam(request: Request, log: Log, around: Surroundings) -> Result | None:
     """Addresses and routes, no interfaces."""
     whole = request.command in ("ADD", "STATUS")
     network = _parse_ipam_network(request, log) if whole else parse_identity(request.config)
-    with _engine(log) as engine:
+    with around.engine(log) as engine:
         if request.command == "ADD":
             return engine.lease(network, parse_attachment(request, network, via="ipam"))
         if request.command == "DEL":

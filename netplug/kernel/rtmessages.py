@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 from netplug.kernel.netlink import (
@@ -41,12 +42,14 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_TABLE = 1, 4, 5, 6, 8, 15
+RTA_MULTIPATH = 9
 RTAX_MTU, RTAX_ADVMSS = 2, 8
 RT_TABLE_MAIN, RT_SCOPE_LINK, RTN_UNICAST, RTM_F_CLONED = 254, 253, 1, 0x200
 
 _LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, mask of flags
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
+_HOP = struct.Struct("=Hxxi")  # rtnexthop: length, flags, hops, link
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 

@@ -230,6 +230,9 @@ class Veth:
 
     def undo(self, kernel: Kernel) -> None:
         host = kernel.host.link(self.host_name)
+        if host is None:  # a link that was renamed keeps its alias
+            named = (link for link in kernel.host.links() if link.alias == self.alias)
+            host = next(named, None)
         if host is not None and host.kind == "veth" and host.alias in ("", self.alias):
             kernel.host.delete_link(host.index)
 

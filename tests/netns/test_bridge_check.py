@@ -195,8 +195,8 @@ def test_check_takes_its_values_from_prev_result(host: Host) -> None:
     site, container, attachment, result = attach(host)
     mac = "02:00:00:00:00:99"
     container.run(f"ip link set eth0 address {mac} mtu 1400")
-    container.run("ip addr add 10.1.0.99/24 dev eth0; ip addr del 10.1.0.2/24 dev eth0")
-    container.run("ip route replace default via 10.1.0.1; ip route add 192.0.2.0/24 via 10.1.0.1")
+    container.run("ip addr del 10.1.0.2/24 dev eth0; ip addr add 10.1.0.99/24 dev eth0")
+    container.run("ip route add default via 10.1.0.1; ip route add 192.0.2.0/24 via 10.1.0.1")
     inner = Interface("eth0", mac.upper(), 1400, container.path)
     changed = Result(
         (*result.interfaces[:2], inner),

@@ -53,7 +53,7 @@ def test_an_admins_bridge_is_used_and_stays(host: Host, site: Site) -> None:
 
 
 def test_an_admins_gateway_address_is_adopted(host: Host, site: Site) -> None:
-    host.run("ip link add br0 type bridge && ip link set br0 up")
+    host.run("ip link add br0 address 02:00:00:00:00:42 type bridge && ip link set br0 up")
     host.run("ip addr add 10.1.0.1/24 brd + dev br0")
     before = dump(host)
     attachment, _ = site.add(gateway_network(), host.container("web"), "web")
@@ -447,7 +447,7 @@ def test_a_port_of_another_container(host: Host, site: Site) -> None:
     network = gateway_network()
     first, _ = site.add(network, host.container("one"), "one", ports=(Port(8080, 80),))
     before, rows = dump(host), site.rows()
-    with pytest.raises(Conflict, match="8080/tcp is taken.*lan/one/eth0"):
+    with pytest.raises(Conflict, match=r"8080/tcp is taken.*lan/one/eth0"):
         site.add(network, host.container("two"), "two", ports=(Port(81, 81), Port(8080, 80)))
     assert not differing(before, dump(host)) and site.rows() == rows
     site.delete(first)
@@ -510,7 +510,7 @@ def test_del_with_the_path_reused(host: Host, site: Site) -> None:
     other.run("ip link add eth0 type bridge && ip link set eth0 up")
     other.run("ip addr add 10.1.0.2/24 dev eth0")
     inside = dump(other)
-    host.run(f"umount {container.path} && mount --bind {other.path} {container.path}")
+    host.run(f"umount -l {container.path} && mount --bind {other.path} {container.path}")
     site.delete(attachment)
     assert not differing(inside, dump(other))
     site.demand_nothing_left(before)

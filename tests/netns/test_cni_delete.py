@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from attaching import differing, dump
-from cni_exec import Json, Pod, Runtime, state_rows
+from cni_exec import Json, Pod, Runtime, pairwise, state_rows
 
 from netplug.host import default_state_folder
 from netplug.model import Attachment
@@ -48,9 +48,13 @@ WISHES = {
 HOST_END = Attachment("lan", "web", "eth0").host_name
 GARBAGE: Json = {"interfaces": 5, "ips": "10.1.0.2", "cniVersion": "nonsense"}
 
-NETNS = ("ok", "missing", "empty", "file", "reused")
-LINK = ("there", "gone", "renamed inside", "renamed outside", "moved")
-PREVIOUS = ("yes", "no", "garbage")
+FACTORS = {
+    "netns": ("ok", "missing", "empty", "file", "reused"),
+    "link": ("there", "gone", "renamed inside", "renamed outside", "moved"),
+    "previous": ("yes", "no", "garbage"),
+    "wishes": (True, False),  # runtimeConfig
+    "bridge": (True, False),
+}
 
 
 @pytest.fixture
@@ -117,34 +121,41 @@ def delete_request(runtime: Runtime, result: Json, previous: str, pod: Pod) -> J
     return runtime.request(NETWORK, plugin, pod, told)
 
 
-@pytest.mark.parametrize("bridge", ["bridge there", "bridge gone"])
-@pytest.mark.parametrize("netns", NETNS)
-def test_delete_whatever_happened(
-    runtime: Runtime, spawn: Callable[[], str], netns: str, bridge: str
+def test_delete_whatever_happened(runtime: Runtime, spawn: Callable[[], str]) -> None:
+    walk_cases(runtime, spawn, pairwise(FACTORS))
+
+
+@pytest.mark.long
+def test_delete_whatever_happened_in_every_combination(
+    runtime: Runtime, spawn: Callable[[], str]
 ) -> None:
-    """{link} x {prevResult} x {runtimeConfig}, three calls each; a bystander is left alone."""
+    everything = [dict(zip(FACTORS, row, strict=True)) for row in product(*FACTORS.values())]
+    walk_cases(runtime, spawn, everything)
+
+
+def walk_cases(runtime: Runtime, spawn: Callable[[], str], cases: list[Json]) -> None:
+    """Three calls of DEL in each case; a bystander's interface of the same name is left alone."""
     host, other = runtime.host, spawn()
     host.run(f"nsenter --net={other} ip link add eth0 type bridge")
     before = dump(host)
-    for link, previous, wishes in product(LINK, PREVIOUS, (WISHES, {})):
-        why = (link, previous, bool(wishes))
+    for case in cases:
         path = spawn()
-        pod = Pod("web", path, wishes=WISHES)
-        result = runtime.add(NETWORK, pod)
-        change_link(host, path, other, link)
-        if bridge == "bridge gone":
+        result = runtime.add(NETWORK, Pod("web", path, wishes=WISHES))
+        change_link(host, path, other, case["link"])
+        if not case["bridge"]:
             host.run("ip link delete br0")
-        with changed_place(netns, path, other) as named:
-            request = delete_request(runtime, result, previous, Pod("web", named, wishes=wishes))
+        with changed_place(case["netns"], path, other) as named:
+            pod = Pod("web", named, wishes=WISHES if case["wishes"] else {})
+            request = delete_request(runtime, result, case["previous"], pod)
             for _ in range(3):
-                answer = runtime.call("DEL", request, Pod("web", named))
-                assert (answer.code, answer.stdout) == (0, ""), (why, answer)
-                assert links(host) == ["lo"], why
-                assert not state_rows(host), why
+                answer = runtime.call("DEL", request, pod)
+                assert (answer.code, answer.stdout) == (0, ""), (case, answer)
+                assert links(host) == ["lo"], case
+                assert not state_rows(host), case
         vacate(path)
         remaining = host.run(f"nsenter --net={other} ip -o link")
-        assert "eth0" in remaining, why
-        assert "moved0" not in remaining, why
+        assert "eth0" in remaining, case
+        assert "moved0" not in remaining, case
     assert not differing(before, dump(host))
 
 

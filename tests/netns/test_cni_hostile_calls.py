@@ -310,7 +310,7 @@ def undo_whatever_happens(host: Host, environ: Mapping[str, str], config: Json) 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=30, deadline=None, suppress_health_check=QUIET)
 @given(config=mutants(), variables=VARIABLES)
 def test_any_request_ends_well(
     fuzzed: tuple[Host, Host], config: Json, variables: Mapping[str, str]
@@ -320,7 +320,7 @@ def test_any_request_ends_well(
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@settings(max_examples=600, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
 @given(config=mutants(), variables=VARIABLES)
 def test_any_request_ends_well_for_long(
     fuzzed: tuple[Host, Host], config: Json, variables: Mapping[str, str]
