@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from netplug import admission, ipam, plugins
 from netplug.cni.delegate import Delegate, find_plugin
@@ -24,7 +26,7 @@ from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
-from netplug.state import is_damage, set_aside
+from netplug.state import State, is_damage, set_aside
 
 Log = Callable[[str], None]
 IPAM_NAME = "netplug-ipam"

@@ -1,0 +1,21 @@
+ip link add other-bridge0 address fa:5e:9f:c0:c1:1c type bridge
+ip link set other-bridge0 alias netplug/bridge/other-bridge0 up
+sysctl -qw net/ipv6/conf/other-bridge0/accept_ra=0 net/ipv6/conf/other-bridge0/accept_dad=0
+ip link add vethe033f203981 address 8a:91:f3:c4:32:b0 mtu 1500 master other-bridge0 type veth peer name eth0 address 8e:4e:9d:da:74:f3 mtu 1500 netns web
+ip link set vethe033f203981 alias netplug/lan/web/eth0 up
+sysctl -qw net/ipv4/ip_forward=1
+ip address add 10.1.0.1/24 broadcast + dev other-bridge0
+# the frame: tests/golden/nft
+nft 'add element ip netplug bridges { "other-bridge0" }'
+nft 'add element ip netplug same { "other-bridge0" . "other-bridge0" }'
+nft 'add element ip netplug unrouted { "other-bridge0" }'
+# only where such a chain drops by policy (Docker, ufw, firewalld):
+# nft 'insert rule ip filter FORWARD oifname "other-bridge0" accept comment "netplug: other-bridge0 (IPv4)"'
+# nft 'insert rule ip filter FORWARD iifname "other-bridge0" accept comment "netplug: other-bridge0 (IPv4)"'
+nft 'add element ip netplug masq { 10.1.0.0/24 comment "netplug: other-bridge0" }'
+nft 'add element ip netplug local { 10.1.0.0/24 . 10.1.0.0/24 comment "netplug: other-bridge0", 10.1.0.0/24 . 224.0.0.0/4 comment "netplug: other-bridge0" }'
+ip netns exec web sysctl -qw net/ipv4/conf/eth0/arp_notify=1
+ip -n web link set lo up
+ip -n web link set eth0 up
+ip -n web address add 10.1.0.2/24 broadcast + dev eth0
+ip -n web route append 0.0.0.0/0 via 10.1.0.1 dev eth0 proto 110
