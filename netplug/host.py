@@ -26,6 +26,7 @@ class Host:
         self.boot = namespaces.boot_id()
         self.cookie = namespaces.cookie(self.fd)
         self.id = f"{self.boot}:{self.cookie}"
+        self._chosen: dict[str, str] = {}
 
     def __enter__(self) -> Host:
         return self
@@ -45,6 +46,12 @@ class Host:
 
         Raises UnsupportedError where the named backend cannot work here.
         """
+        if wanted in self._chosen:
+            return self._chosen[wanted]
+        self._chosen[wanted] = self._choose_firewall(wanted)
+        return self._chosen[wanted]
+
+    def _choose_firewall(self, wanted: str) -> str:
         if wanted == "auto":
             return "nft" if nft_problem(self.fd) is None else "iptables"
         if wanted not in BACKENDS:

@@ -1,8 +1,7 @@
 // The native launcher: the CNI plugin that engines execute, where the host has a C compiler.
 //
-// It hands the call to the warm agent (protocol.py is the specification) and prints the answer.
-// Where no agent takes the call, it becomes the one-process plugin: same stdin, same environment,
-// same result. `netplug install` (build.py) bakes in, with -D:
+// It hands the call to the agent as protocol.py says; where none takes it, it becomes the
+// one-process plugin: same stdin, same environment. Baked in by `netplug install`, with -D:
 //   INTERPRETER CODE             the one-process plugin: INTERPRETER -I -c CODE PROGRAM
 //   VERSION ABOUT                answers that need no agent; ABOUT follows "CNI PROGRAM"
 //   LOST NO_INTERPRETER          CNI error objects
@@ -178,7 +177,8 @@ static int start_work(void) {
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     occupy_standard_descriptors();
-    program = argc ? basename(argv[0]) : "";
+    const char *slash = argc ? strrchr(argv[0], '/') : NULL;
+    program = slash ? slash + 1 : argc ? argv[0] : "";
     if (!strcmp(variable("CNI_COMMAND"), "VERSION")) finish(VERSION, strlen(VERSION), 0);
     if (!*variable("CNI_COMMAND")) {
         if (append("CNI ", 4) && append(program, strlen(program)) && append(ABOUT, strlen(ABOUT)))
@@ -188,11 +188,11 @@ int main(int argc, char **argv) {
     // without CNI_PATH the answer is an error that must not wait for stdin
     int agent = *variable("CNI_PATH") ? start_work() : -1;
     if (agent < 0) run_alone();
-    struct __attribute__((packed)) { char kind; uint8_t status; uint32_t out, err; } head;
+    struct __attribute__((packed)) { char kind; uint8_t status; uint32_t out, err; } head = {0};
     int64_t deadline = now() + WORK_MS;
     bool whole = get(agent, &head, sizeof head, deadline) && head.kind == 'R';
-    uint64_t out = whole ? le32toh(head.out) : 0, err = whole ? le32toh(head.err) : 0;
-    if (!whole || out + err > sizeof frame || !get(agent, frame, out + err, deadline))
+    uint64_t out = le32toh(head.out), err = le32toh(head.err);
+    if (!whole || out + err > PAYLOAD_LIMIT || !get(agent, frame, out + err, deadline))
         finish(LOST, strlen(LOST), 1);
     put(2, frame + out, err, FOREVER);
     finish(frame, out, head.status);

@@ -151,6 +151,14 @@ def open_namespace(path: str) -> int | None:
     except OSError as error:
         why = error.strerror or ""
         raise SandboxError(f"network namespace {path} cannot be opened", why) from error
+    return demand_namespace(fd, path)
+
+
+def demand_namespace(fd: int, path: str) -> int | None:
+    """`fd` if it is a network namespace; else it is closed, and None for what is no namespace.
+
+    Raises SandboxError for one of another kind.
+    """
     try:
         kind = fcntl.ioctl(fd, NS_GET_NSTYPE)
     except OSError:  # not of nsfs: a plain file, a device, a folder
@@ -173,6 +181,11 @@ def close(fd: int) -> None:
 def identity(fd: int) -> tuple[int, int]:
     """(device, inode): equal for two descriptors of one namespace, while it lives."""
     status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def identity_of(path: str) -> tuple[int, int]:
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 

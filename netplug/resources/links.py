@@ -164,6 +164,7 @@ class Veth:
                 bridge.name if bridge and host.master == bridge.index else "none",
             ),
             (f"{self.host_name}'s state", "up", "up" if host.up else "down"),
+            *(() if inner.up or not self._own_leg else ((f"{self.ifname}'s state", "up", "down"),)),
             (f"{self.ifname}'s MAC", self.mac, inner.mac),
             (f"{self.ifname}'s MTU", self.mtu or inner.mtu, inner.mtu),
             ("hairpin mode", _flag(self.hairpin), _flag(bool(host.hairpin))),
@@ -194,7 +195,15 @@ class Veth:
             kernel.host.change(port)
         if self.vlans:
             self._apply_vlans(kernel)
+        leg = kernel.host.link(self.ifname) if self._own_leg else None
+        if leg is not None and not leg.up:
+            kernel.host.change(rt.set_up(leg.index))
         return host is None
+
+    @property
+    def _own_leg(self) -> bool:
+        """Both ends are the host's; then no later step brings the other end up."""
+        return self.peer_place == "host"
 
     def _apply_vlans(self, kernel: Kernel) -> None:
         link = kernel.host.link(self.host_name)
@@ -231,8 +240,8 @@ class Veth:
     def undo(self, kernel: Kernel) -> None:
         host = kernel.host.link(self.host_name)
         if host is None:  # a link that was renamed keeps its alias
-            named = (link for link in kernel.host.links() if link.alias == self.alias)
-            host = next(named, None)
+            veths = (link for link in kernel.host.links() if link.kind == "veth")
+            host = next((link for link in veths if link.alias == self.alias), None)
         if host is not None and host.kind == "veth" and host.alias in ("", self.alias):
             kernel.host.delete_link(host.index)
 
@@ -244,6 +253,8 @@ class Veth:
             f" address {self.mac} mtu {self.mtu}{place}",
             f"ip link set {self.host_name} alias {self.alias} up",
         ]
+        if self._own_leg:
+            lines.append(f"ip link set {self.ifname} up")
         if self.hairpin or self.isolated:
             lines.append(
                 f"bridge link set dev {self.host_name}"

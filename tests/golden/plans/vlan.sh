@@ -8,6 +8,7 @@ bridge vlan add dev vethe033f203981 vid 10 pvid untagged
 sysctl -qw net/ipv4/ip_forward=1
 ip link add veth177668c05be address ea:21:f2:90:10:ac mtu 1500 master br0 type veth peer name br0.10 address ba:f4:02:2c:fc:ef mtu 1500
 ip link set veth177668c05be alias netplug/vlan/br0.10 up
+ip link set br0.10 up
 bridge vlan del dev veth177668c05be vid 1
 bridge vlan add dev veth177668c05be vid 10 pvid untagged
 ip address add 10.1.0.1/24 broadcast + dev br0.10

@@ -1,0 +1,200 @@
+"""Launchers, made for this host: launcher.c compiled, or launcher.py with its first line.
+
+Either file needs nothing but the absolute paths baked into it: engines run plugins with
+next to no environment, and copy plugin folders around.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from netplug.agent import protocol
+from netplug.cni.result import render_about, render_error, render_version
+from netplug.cni.versions import CURRENT
+from netplug.errors import Busy, InputError, NetplugError, UnsupportedError
+
+CODE = "import sys; from netplug.cni.main import main; sys.exit(main(sys.argv[1]))"
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-std=c11", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
+LINKS = {"static": ("-static",), "dynamic": ()}
+FIRST_LINE_LIMIT = 255  # bytes of a script's first line that the kernel reads (BINPRM_BUF_SIZE)
+SOCKET_LIMIT = 107  # bytes of sockaddr_un.sun_path without its NUL
+PATIENCE = 60  # seconds for the compiler
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a launcher is told at its making. `interpreter` must have netplug installed."""
+
+    interpreter: str = sys.executable
+    socket: str = protocol.SOCKET
+    answer_ms: int = protocol.ANSWER_MS
+    work_ms: int = protocol.WORK_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """A plugin file. `kind` says what it is, for people."""
+
+    program: bytes
+    kind: str
+
+
+def make_launcher(settings: Settings, wanted: str = "auto") -> Launcher:
+    """The `wanted` one: native, python, one-process; auto is native where it can be made.
+
+    Raises UnsupportedError where native is wanted and cannot be; InputError for a path
+    that no launcher can hold.
+    """
+    if wanted == "one-process":
+        return Launcher(_script(settings, "-I", ONE_PROCESS), "one process, no agent")
+    if wanted == "python":
+        return render_python(settings)
+    try:
+        return compile_native(settings)
+    except UnsupportedError as error:
+        if wanted == "native":
+            raise
+        launcher = render_python(settings)
+        return Launcher(launcher.program, f"{launcher.kind} ({error.what})")
+
+
+ONE_PROCESS = """# The CNI plugin netplug; written by `netplug install`.
+import os, sys
+from netplug.cni.main import main
+sys.exit(main(os.path.basename(sys.argv[0])))
+"""
+
+
+# --- Python
+
+
+def render_python(settings: Settings) -> Launcher:
+    """Raises InputError where the interpreter cannot be named in a script's first line."""
+    values = "".join(f"{name} = {value!r}\n" for name, value in _baked(settings).items())
+    text = f"{values}\n{(_HERE / 'launcher.py').read_text()}\n\nmain()\n"
+    return Launcher(_script(settings, "-ISE", text), f"Python, by {settings.interpreter}")
+
+
+def _script(settings: Settings, flags: str, text: str) -> bytes:
+    line = f"#!{settings.interpreter} {flags}\n"
+    if len(line.encode()) > FIRST_LINE_LIMIT or " " in settings.interpreter:
+        raise InputError(
+            f"the interpreter {settings.interpreter} cannot be named in a script's first line",
+            f"the path is longer than {FIRST_LINE_LIMIT} bytes, or has a blank",
+            "install netplug into a folder with a shorter path",
+        )
+    return (line + text).encode()
+
+
+# --- C
+
+
+def compile_native(settings: Settings, *, flags: Sequence[str] = ()) -> Launcher:
+    """launcher.c, static where the C library can be. With `flags`, dynamic and with those.
+
+    Raises UnsupportedError without a compiler, or where its program does not run here.
+    """
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise UnsupportedError(
+            "no C compiler", f"none of {', '.join(COMPILERS)} in PATH", "install gcc, or --python"
+        )
+    baked = _baked(settings)
+    defines = [f"-D{name}={_c_literal(value)}" for name, value in baked.items()]
+    links = {"sanitized": tuple(flags)} if flags else LINKS
+    failure = ""
+    with tempfile.TemporaryDirectory(prefix="netplug-") as folder:
+        target = Path(folder, "netplug")
+        for kind, link in links.items():
+            source = str(_HERE / "launcher.c")
+            command = [compiler, *FLAGS, *link, *defines, "-o", str(target), source]
+            failure = _failure(command, {"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+            failure = failure or _failure([target], {"CNI_COMMAND": "VERSION"}, baked["VERSION"])
+            if not failure:
+                return Launcher(target.read_bytes(), f"native, {kind}, by {compiler}")
+    raise UnsupportedError(
+        f"{compiler} cannot compile the launcher", failure, "install the C library's headers"
+    )
+
+
+def _failure(
+    command: Sequence[str | Path], environ: Mapping[str, str], expected: object = b""
+) -> str:
+    """Why `command` did not print what is expected; empty where it did."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environ),
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode or done.stdout != expected:
+        return done.stderr.decode(errors="replace")[-500:] or f"exit {done.returncode}"
+    return ""
+
+
+def _c_literal(value: str | bytes | int) -> str:
+    """A C expression of the same value; octal escapes, for they end by themselves."""
+    if isinstance(value, int):
+        return str(value)
+    data = value.encode() if isinstance(value, str) else value
+    plain = b'"\\?'  # ? begins a trigraph
+    text = "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in plain else f"\\{byte:03o}" for byte in data
+    )
+    return f'"{text}"'
+
+
+# --- what both are told
+
+
+def _baked(settings: Settings) -> dict[str, str | bytes | int]:
+    """The names that launcher.c and launcher.py list, with their values."""
+    if len(settings.socket.encode()) > SOCKET_LIMIT:
+        raise InputError(
+            f"{settings.socket} is too long for a socket",
+            f"the kernel takes {SOCKET_LIMIT} bytes",
+            "choose a shorter path",
+        )
+    return {
+        "INTERPRETER": settings.interpreter,
+        "CODE": CODE,
+        "VERSION": f"{json.dumps(render_version())}\n".encode(),
+        "ABOUT": render_about("\0").partition("\0")[2].encode(),
+        "LOST": _render_error(
+            Busy(
+                "the agent ended while it worked on this call",
+                "it may be done, half done or not done; what was begun is on record",
+                "DEL removes it; or try again",
+            )
+        ),
+        "NO_INTERPRETER": _render_error(
+            InputError(
+                "netplug cannot be run",
+                f"its interpreter {settings.interpreter} cannot be executed",
+                "run: netplug install",
+            )
+        ),
+        "SOCKET": settings.socket,
+        "MAGIC": protocol.MAGIC,
+        "PAYLOAD_LIMIT": protocol.PAYLOAD_LIMIT,
+        "ANSWER_MS": settings.answer_ms,
+        "WORK_MS": settings.work_ms,
+    }
+
+
+def _render_error(error: NetplugError) -> bytes:
+    return json.dumps(render_error(error, CURRENT), indent=4).encode()

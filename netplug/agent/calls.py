@@ -1,0 +1,142 @@
+"""One plugin call inside the agent: whose it is, and the work on it.
+
+Nothing is opened by a path that a caller names: the sandbox comes as a descriptor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from netplug.agent.protocol import OWN_DESCRIPTORS, Call
+from netplug.cni.main import serve
+from netplug.cni.protocol import parse_request
+from netplug.cni.verbs import Log, is_ipam_call
+from netplug.engine import Engine
+from netplug.errors import NetplugError, RequestError
+from netplug.host import Host
+from netplug.kernel import namespaces
+from netplug.networks import is_ours
+from netplug.state import State
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+KINDS = (namespaces.CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER)  # order of the own descriptors
+HOSTS_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Hosts:
+    """The host namespaces that were seen, each with its identity and its open sockets.
+
+    A host's descriptor is kept open, so that its inode number cannot mean another one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hosts: dict[tuple[int, int], Host] = {}
+
+    def get(self, fd: int) -> Host:
+        key = namespaces.identity(fd)
+        with self._lock:
+            host = self._hosts.get(key)
+            if host is None:
+                if len(self._hosts) >= HOSTS_KEPT:
+                    self._hosts.pop(next(iter(self._hosts))).close()
+                host = self._hosts[key] = Host(fd)
+            return host
+
+
+class Worker:
+    """What one thread of the agent keeps between calls: its connection to the state file."""
+
+    def __init__(self, hosts: Hosts, folder: str) -> None:
+        self._hosts, self._folder = hosts, folder
+        self._state: State | None = None
+        self._own = tuple(
+            namespaces.identity_of(f"/proc/self/ns/{name}") for name in ("mnt", "user")
+        )
+
+    @property
+    def state(self) -> State:
+        if self._state is None:
+            self._state = State(self._folder)
+        return self._state
+
+    def refusal(self, call: Call, descriptors: list[int]) -> str:
+        """Why the call is not ours to serve; "" when it is. Raises RequestError for a false one."""
+        for fd, kind in zip(descriptors, KINDS, strict=False):
+            _demand_kind(fd, kind)
+        if call.has_sandbox and fcntl.fcntl(descriptors[OWN_DESCRIPTORS], fcntl.F_GETFD) < 0:
+            raise RequestError("the sandbox's descriptor is closed")
+        theirs = tuple(namespaces.identity(fd) for fd in descriptors[1:OWN_DESCRIPTORS])
+        if theirs != self._own:
+            return "the caller lives in another mount or user namespace"
+        try:
+            request = parse_request(call.environ, lambda: call.stdin)
+        except NetplugError:
+            return ""  # the answer will be that error, and needs no kernel
+        section = request.config.get("ipam")
+        plugin = str(section.get("type") or "netplug") if isinstance(section, dict) else "netplug"
+        if not is_ours(plugin) and not is_ipam_call(request, call.program):
+            return f"the foreign plugin {plugin} must be executed by the caller"
+        return ""
+
+    def work(self, call: Call, descriptors: list[int]) -> Answer:
+        """Serves the call. The answer is what a plugin prints, and its exit status."""
+        lines: list[str] = []
+        around = _Handed(self, call, descriptors)
+        stdout, failed = serve(
+            call.environ, lambda: call.stdin, program=call.program, log=lines.append, around=around
+        )
+        stderr = "".join(f"{line}\n" for line in lines)
+        return Answer(int(failed), stdout.encode(), stderr.encode(errors="replace"))
+
+    @contextmanager
+    def engine(self, log: Log, call: Call, descriptors: list[int]) -> Iterator[Engine]:
+        host = self._hosts.get(descriptors[0])
+        handed = _Handed(self, call, descriptors)
+        yield Engine(self.state, host, log, handed.open_sandbox)
+
+
+class _Handed:
+    """`cni.verbs.Surroundings` out of the descriptors that came with a call."""
+
+    def __init__(self, worker: Worker, call: Call, descriptors: list[int]) -> None:
+        self._worker, self._call, self._descriptors = worker, call, descriptors
+
+    @contextmanager
+    def engine(self, log: Log) -> Iterator[Engine]:
+        with self._worker.engine(log, self._call, self._descriptors) as engine:
+            yield engine
+
+    def open_sandbox(self, path: str) -> int | None:
+        """The handed descriptor for the path of this call; a record's own path is opened anew
+        (the engine then compares the namespace's cookie)."""
+        if path != self._call.environ.get("CNI_NETNS", ""):
+            return namespaces.open_namespace(path)
+        if not self._call.has_sandbox:
+            return None
+        return namespaces.demand_namespace(os.dup(self._descriptors[OWN_DESCRIPTORS]), path)
+
+    def own_namespace(self) -> int:
+        return os.dup(self._descriptors[0])
+
+
+def _demand_kind(fd: int, kind: int) -> None:
+    try:
+        found = fcntl.ioctl(fd, namespaces.NS_GET_NSTYPE)
+    except OSError as error:
+        what = "a descriptor of the call is no namespace"
+        raise RequestError(what, error.strerror or "") from error
+    if found != kind:
+        raise RequestError("a descriptor of the call is a namespace of another kind")

@@ -1,0 +1,287 @@
+"""The agent: one warm process for each host that serves plugin calls over a unix socket.
+
+It is only faster than a process for each call, never different: the same engine
+works on the same state file, so it may be killed and missed at any time.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+from netplug import __version__
+from netplug.agent.calls import Hosts, Worker
+from netplug.agent.metrics import Metrics
+from netplug.agent.protocol import (
+    BEGIN,
+    GO,
+    HEADER_BYTES,
+    OWN_DESCRIPTORS,
+    Call,
+    parse_header,
+    parse_payload,
+    render_answer,
+    render_refusal,
+)
+from netplug.errors import Conflict, NetplugError, RequestError
+
+CONTROL = b"NPC1"  # magic of a control request: a line of JSON follows, and answers
+BACKLOG = 1024
+THREADS = 8  # callers at once; netlink waits, so more than there are processors
+PATIENCE = 5.0  # seconds for a launcher to finish its part of the exchange
+CREDENTIALS = struct.Struct("iII")
+log = logging.getLogger("netplug.agent")
+
+
+class Agent:
+    """Listens on `path` until `stop`. `folder` is the state's."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path, self._folder = path, folder
+        self._hosts = Hosts()
+        self._calls: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self.metrics = Metrics()
+        self.started = time.time()
+
+    def run(self, listener: socket.socket) -> None:
+        """Serves until a signal or `stop`; the calls that have begun are finished first."""
+        threads = [
+            threading.Thread(target=self._serve_calls, name=f"call-{n}") for n in range(THREADS)
+        ]
+        for thread in threads:
+            thread.start()
+        listener.settimeout(0.5)
+        log.info("listening on %s, version %s", self.path, __version__)
+        while not self._stopping.is_set():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            connection.settimeout(PATIENCE)
+            self._calls.put(connection)
+        listener.close()
+        for _ in threads:
+            self._calls.put(None)
+        for thread in threads:
+            thread.join()
+        log.info("stopped")
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _serve_calls(self) -> None:
+        worker = Worker(self._hosts, str(self._folder))
+        while (connection := self._calls.get()) is not None:
+            with connection:
+                try:
+                    self._serve(worker, connection)
+                except (OSError, NetplugError) as error:
+                    log.warning("a call ended early: %s", error)
+                except Exception:  # one call must not end the agent
+                    log.exception("a call failed")
+
+    def _serve(self, worker: Worker, connection: socket.socket) -> None:
+        _demand_trusted(connection)
+        header, descriptors = _receive_header(connection)
+        try:
+            if header[:4] == CONTROL:
+                self._control(connection, header[4:])
+                return
+            payload = _receive(connection, parse_header(header))
+            call = parse_payload(payload)
+            if len(descriptors) != call.descriptors:
+                raise RequestError(f"{len(descriptors)} descriptors came, not {call.descriptors}")
+            self._serve_call(worker, connection, call, descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def _serve_call(
+        self, worker: Worker, connection: socket.socket, call: Call, descriptors: list[int]
+    ) -> None:
+        verb = call.environ.get("CNI_COMMAND", "")
+        refusal = worker.refusal(call, descriptors)
+        if refusal:
+            connection.sendall(render_refusal(refusal))
+            self.metrics.count(verb, "refused")
+            return
+        connection.sendall(BEGIN)
+        if connection.recv(1) != GO:
+            return  # the launcher has given up and works itself
+        began = time.perf_counter()
+        answer = worker.work(call, descriptors)
+        seconds = time.perf_counter() - began
+        connection.sendall(render_answer(answer.status, answer.stdout, answer.stderr))
+        self.metrics.observe(verb, "error" if answer.status else "ok", seconds)
+        _log_call(call, answer.status, seconds, answer.stderr)
+
+    def _control(self, connection: socket.socket, head: bytes) -> None:
+        """status, metrics, reload, stop: one line of JSON each way."""
+        line = head + _receive_line(connection)
+        request = json.loads(line)
+        command = request.get("command") if isinstance(request, dict) else None
+        if command == "status":
+            answer: object = self._status()
+        elif command == "metrics":
+            answer = {"text": self.metrics.render(self._folder)}
+        elif command == "reload":
+            self._hosts = Hosts()
+            answer = {"reloaded": True}
+        elif command == "stop":
+            self.stop()
+            answer = {"stopping": True}
+        else:
+            answer = {"error": f"unknown command {command!r}"}
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+    def _status(self) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime": round(time.time() - self.started, 3),
+            "socket": str(self.path),
+            "state": str(self._folder),
+            "calls": self.metrics.total,
+        }
+
+
+def _demand_trusted(connection: socket.socket) -> None:
+    """Root, or the user whose agent this is (inside a user namespace)."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _ = CREDENTIALS.unpack(raw)
+    if uid not in (0, os.geteuid()):
+        raise RequestError(f"process {pid} of user {uid} may not call", "only root may")
+
+
+def _receive_header(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """The first bytes and the descriptors that came with them, closed on exec."""
+    room = socket.CMSG_SPACE(4 * (OWN_DESCRIPTORS + 1))
+    data, ancillary, flags, _ = connection.recvmsg(HEADER_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers = array.array("i")
+            numbers.frombytes(payload[: len(payload) // 4 * 4])
+            descriptors += numbers
+    try:
+        if flags & socket.MSG_CTRUNC:
+            raise RequestError("more descriptors came than a call has")
+        if not data:
+            raise RequestError("the caller closed before it asked")
+        return data + _receive(connection, HEADER_BYTES - len(data)), descriptors
+    except BaseException:
+        for fd in descriptors:
+            os.close(fd)
+        raise
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = connection.recv(min(size, 1 << 16))
+        if not part:
+            raise RequestError("the caller closed in the middle of its request")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _receive_line(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and len(line) < 4096:
+        part = connection.recv(1024)
+        if not part:
+            break
+        line += part
+    return line
+
+
+def _log_call(call: Call, status: int, seconds: float, stderr: bytes) -> None:
+    """One line for each call; no environment beyond the call's own names, no configuration."""
+    names = {
+        key: call.environ.get(f"CNI_{key.upper()}", "")
+        for key in ("command", "containerid", "ifname")
+    }
+    trace = call.environ.get("TRACEPARENT", "")
+    words = " ".join(f"{key}={value}" for key, value in names.items() if value)
+    log.info(
+        "%s status=%d ms=%.1f%s", words, status, seconds * 1e3, f" trace={trace}" if trace else ""
+    )
+    for line in stderr.decode(errors="replace").splitlines():
+        log.info("%s: %s", words, line)
+
+
+# --- starting
+
+
+def listen(path: Path) -> socket.socket:
+    """The listening socket: systemd's where it passed one, else a new one at `path`.
+
+    Raises Conflict when another agent answers there.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=3)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chmod(path.parent, 0o700)
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with probe:
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            path.unlink(missing_ok=True)
+        else:
+            raise Conflict(
+                f"an agent runs already on {path}", "it answers", "see: netplug agent status"
+            )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.bind(str(path))
+    os.chmod(path, 0o600)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def serve_forever(path: Path, folder: Path) -> None:
+    """Runs the agent in this process until SIGTERM or SIGINT."""
+    listener = listen(path)
+    inode = os.stat(path).st_ino
+    agent = Agent(path, folder)
+    _warm_up()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    try:
+        agent.run(listener)
+    finally:
+        if path.exists() and os.stat(path).st_ino == inode:
+            path.unlink()
+
+
+def _warm_up() -> None:
+    """Imports what the first call would wait for."""
+    import pydantic  # noqa: F401
+
+    from netplug import engine  # noqa: F401
+    from netplug.firewall import nft  # noqa: F401
+    from netplug.plugins import bridge  # noqa: F401
+
+
+def control(path: Path, command: str) -> dict[str, object]:
+    """Asks the running agent. Raises ConnectionError or FileNotFoundError when none answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(str(path))
+        connection.sendall(CONTROL + json.dumps({"command": command}).encode() + b"\n")
+        answer = b""
+        while part := connection.recv(1 << 16):
+            answer += part
+    found: dict[str, object] = json.loads(answer)
+    return found
