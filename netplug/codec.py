@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from netplug.model import IPAddress, IPInterface, IPNetwork
 
 T = TypeVar("T")
+_ADDRESSES = get_args(IPAddress) + get_args(IPInterface) + get_args(IPNetwork)
 _TEXT: dict[Any, Callable[[Any], Any]] = {
     IPAddress: ip_address,
     IPInterface: ip_interface,
@@ -26,21 +27,25 @@ _TEXT: dict[Any, Callable[[Any], Any]] = {
 
 def encode(value: Any) -> Any:
     """JSON-ready form of a value; fields that hold their default are left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        out: dict[str, Any] = {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            if field.default is not dataclasses.MISSING and item == field.default:
-                continue
-            out[field.name] = encode(item)
-        return out
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
     if isinstance(value, dict):
         return {key: encode(item) for key, item in value.items()}
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return str(value)
+    if isinstance(value, _ADDRESSES):  # first: looking for fields is slow, and an ADD has many
+        return str(value)
+    return {
+        name: encode(item)
+        for name, default in _defaults(value.__class__)
+        if (item := getattr(value, name)) is not default and item != default
+    }
+
+
+@functools.cache
+def _defaults(kind: type) -> tuple[tuple[str, Any], ...]:
+    """Fields of a dataclass with their defaults; MISSING, which equals nothing, for none."""
+    return tuple((field.name, field.default) for field in dataclasses.fields(kind))
 
 
 def decode(kind: type[T], value: Any) -> T:

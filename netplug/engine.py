@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from netplug import admission, ipam, plan, plugins, upkeep
 from netplug.errors import (
@@ -44,6 +44,9 @@ class ForeignIpam(Protocol):
     def status(self) -> None: ...
 
     def gc(self) -> None: ...
+
+    def of(self, attachment: Attachment, config: dict[str, Any]) -> ForeignIpam:
+        """The same plugin, asked about another attachment with the configuration of its ADD."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class Engine:
             with self.state.transaction() as db:
                 admission.demand_no_overlap(self.state, self.host.id, record.plan, network)
                 admission.reserve(db, record, lease)
-                self.state.update(db, record)
+                self.state.extend(db, record)
                 self.state.use(db, self.host.id, record.attachment, record.plan)
             plan.add(kernel, Plan(record.plan.steps[begun:]), self.usage(record))
             return self._finish(record)
@@ -151,7 +154,7 @@ class Engine:
     def _finish(self, record: Record) -> Result:
         """The record turns ready. Raises Busy if a DEL has passed meanwhile."""
         with self.state.transaction() as db:
-            ready = self.state.update(db, replace(record, phase="ready"))
+            ready = self.state.ready(db, record.host, record.owner)
         if not ready:
             raise Busy(
                 f"{record.owner} was deleted while it was added",
@@ -277,7 +280,7 @@ class Engine:
         dry_run: bool = False,
     ) -> list[str]:
         """CNI GC: removes what the list does not name; the owners removed. See `upkeep.gc`."""
-        gone = upkeep.gc(self, network, valid, dry_run=dry_run)
+        gone = upkeep.gc(self, network, valid, foreign, dry_run=dry_run)
         if foreign is not None and not dry_run:
             foreign.gc()
         return gone

@@ -80,6 +80,9 @@ class Sharing(Protocol):
     def hold(self, key: str) -> AbstractContextManager[None]:
         """Locks the key for one step."""
 
+    def claimed(self, key: str) -> bool:
+        """Is it known to be ours already?"""
+
     def claim(self, key: str) -> None:
         """Said under `hold`, before a step that finds the resource absent: it is ours now."""
 
@@ -95,6 +98,9 @@ class Unshared:
 
     def hold(self, key: str) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def claimed(self, key: str) -> bool:
+        return True
 
     def claim(self, key: str) -> None:
         return None
@@ -131,7 +137,7 @@ def apply(kernel: Kernel, step: Resource, sharing: Sharing) -> bool:
     if step.key is None:
         return step.apply(kernel)
     with sharing.hold(step.key):
-        if step.present(kernel) is None:
+        if not sharing.claimed(step.key) and step.present(kernel) is None:
             sharing.claim(step.key)
         return step.apply(kernel)
 

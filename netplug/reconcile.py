@@ -85,19 +85,17 @@ def _remove_rules(kernel: Kernel, backend: str, owner: str) -> None:
         return  # a backend that this host does not have holds nothing
 
 
-def find_owned(
-    kernel: Kernel, network: str, known: set[str], keep: set[tuple[str, str]], *, remove: bool
-) -> list[str]:
-    """Owners of links with our mark that no record knows, of one network; removed if asked."""
-    found: list[str] = []
+def find_owned(kernel: Kernel, network: str, keep: set[tuple[str, str]]) -> list[Attachment]:
+    """Owners of links with our mark, of one network, without those to keep (container, ifname).
+
+    Most have a record; who removes one must look, under its lock.
+    """
+    found: dict[str, Attachment] = {}
     for link in kernel.host.links():
         owner = link.alias.removeprefix(MARK)
         parts = owner.split("/")
-        if owner == link.alias or link.alias in known or len(parts) != 3 or parts[0] != network:
+        if owner == link.alias or len(parts) != 3 or parts[0] != network:
             continue
-        if (parts[1], parts[2]) in keep:
-            continue
-        found.append(owner)
-        if remove:
-            remove_owned(kernel, Attachment(parts[0], parts[1], parts[2]))
-    return sorted(set(found))
+        if (parts[1], parts[2]) not in keep:
+            found[owner] = Attachment(parts[0], parts[1], parts[2])
+    return [found[owner] for owner in sorted(found)]

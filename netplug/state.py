@@ -99,17 +99,28 @@ class State:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; other writers wait. Raises Busy after 20 s."""
+        """All or nothing; other writers wait. Raises Busy after 20 s, InputError where the file
+        cannot be written."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise self._unwritable(error) from error
             raise Busy("the state file is in use", str(error), "try again") from error
         try:
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:  # SQLite itself rolls back where the disk is full
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise self._unwritable(error) from error
             raise
-        self._db.execute("COMMIT")
+
+    def _unwritable(self, error: sqlite3.Error) -> InputError:
+        return InputError(
+            f"the state file {self._path} cannot be written", str(error), "is the disk full?"
+        )
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -171,13 +182,19 @@ class State:
                 (host, key, attachment.owner, attachment.network, value, ours),
             )
 
-    def update(self, db: sqlite3.Connection, record: Record) -> bool:
-        """Stores phase, plan and result of a record; False when it is gone or leaving."""
+    def ready(self, db: sqlite3.Connection, host: str, owner: str) -> bool:
+        """The record's plan is applied; False when the record is gone or leaving."""
         cursor = db.execute(
-            "UPDATE records SET phase=?, plan=?, result=? WHERE host=? AND owner=?"
-            " AND phase<>'leaving'",
+            "UPDATE records SET phase='ready' WHERE host=? AND owner=? AND phase='pending'",
+            (host, owner),
+        )
+        return cursor.rowcount == 1
+
+    def extend(self, db: sqlite3.Connection, record: Record) -> bool:
+        """Stores the plan and result of a pending record; False when it is gone or leaving."""
+        cursor = db.execute(
+            "UPDATE records SET plan=?, result=? WHERE host=? AND owner=? AND phase='pending'",
             (
-                record.phase,
                 json.dumps(to_json(record.plan)),
                 json.dumps(encode(record.result)) if record.result else None,
                 record.host,
@@ -256,14 +273,16 @@ class Usage:
         with self._state.locked(f"{self._host}/{key}"):
             yield
 
-    def claim(self, key: str) -> None:
-        where = (self._host, key, self._owner)
+    def claimed(self, key: str) -> bool:
         held = self._state.connection.execute(
-            "SELECT ours FROM usage WHERE host=? AND key=? AND owner=?", where
+            "SELECT ours FROM usage WHERE host=? AND key=? AND owner=?",
+            (self._host, key, self._owner),
         ).fetchone()
-        if held and not held[0]:
-            with self._state.transaction() as db:
-                db.execute("UPDATE usage SET ours=1 WHERE host=? AND key=?", where[:2])
+        return bool(held and held[0])
+
+    def claim(self, key: str) -> None:
+        with self._state.transaction() as db:
+            db.execute("UPDATE usage SET ours=1 WHERE host=? AND key=?", (self._host, key))
 
     def leave(self) -> None:
         with self._state.transaction() as db:
@@ -311,6 +330,8 @@ def ensure_private_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = os.lstat(folder)
+        if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o077:
+            os.chmod(folder, 0o700)
     except OSError as error:
         raise PermissionRefused(
             f"the state folder {folder} cannot be made",
@@ -323,8 +344,6 @@ def ensure_private_folder(folder: Path) -> None:
             "it must be a folder, owned by the user who runs netplug",
             "remove it, or make it yours",
         )
-    if status.st_mode & 0o077:
-        os.chmod(folder, 0o700)
 
 
 def set_aside(folder: Path) -> str:

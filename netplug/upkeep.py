@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netplug import admission, plan, plugins, ports
-from netplug.errors import NetplugError, Unavailable, collect
+from netplug.errors import Busy, NetplugError, Unavailable, collect
 from netplug.kernel import Kernel, sockdiag
-from netplug.model import Network
+from netplug.model import Attachment, Network
 from netplug.plan import Difference
-from netplug.reconcile import find_owned
+from netplug.reconcile import find_owned, remove_owned
 from netplug.state import Record
 
 if TYPE_CHECKING:
-    from netplug.engine import Engine
+    from netplug.engine import Engine, ForeignIpam
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ def gc(
     engine: Engine,
     network: str,
     valid: Iterable[tuple[str, str]] | None,
+    foreign: ForeignIpam | None = None,
     *,
     dry_run: bool = False,
 ) -> list[str]:
@@ -85,29 +86,55 @@ def gc(
         a = record.attachment
         if keep is not None and (a.container, a.ifname) in keep:
             continue
-        if (keep is None or a.via == "cli") and not _collectable(engine, record):
-            continue
+        ipam = foreign.of(a, record.config) if foreign is not None else None
         try:
-            if not dry_run:
-                engine.delete(a)
+            if keep is None or a.via == "cli":
+                if not _collect_dead(engine, record.owner, ipam, dry_run=dry_run):
+                    continue
+            elif not dry_run:
+                engine.delete(a, ipam)
             gone.append(record.owner)
         except NetplugError as error:
             errors.append(error)
-    known = {record.attachment.mark for record in engine.records()}
     with engine.host.kernel() as kernel:
-        gone += find_owned(kernel, network, known, keep or set(), remove=not dry_run)
+        for orphan in find_owned(kernel, network, keep or set()):
+            if _collect_orphan(engine, kernel, orphan, dry_run=dry_run):
+                gone.append(orphan.owner)
     collect(f"network {network} could not be cleaned whole", errors)
     return gone
 
 
-def _collectable(engine: Engine, record: Record) -> bool:
-    """Dead, or left half made by a process that is gone (its lock is free)."""
-    if record.phase == "ready":
-        return engine.dead(record)
+def _collect_dead(
+    engine: Engine, owner: str, foreign: ForeignIpam | None, *, dry_run: bool
+) -> bool:
+    """Removes what is dead, or left half made by a process that is gone; whether it was.
+
+    Decided under its lock and by its record of now: it may have been added since it was listed.
+    """
     try:
-        with engine.state.locked(engine.lock_name(record.owner), seconds=0):
+        with engine.state.locked(engine.lock_name(owner), seconds=0):
+            record = engine.state.get(engine.host.id, owner)
+            if record is None or (record.phase == "ready" and not engine.dead(record)):
+                return False
+            if not dry_run:
+                engine.remove(record, foreign)
             return True
-    except NetplugError:
+    except Busy:  # whoever works on it lives
+        return False
+
+
+def _collect_orphan(
+    engine: Engine, kernel: Kernel, attachment: Attachment, *, dry_run: bool
+) -> bool:
+    """Removes what is in the kernel without a record; whether it has none, now, under its lock."""
+    try:
+        with engine.state.locked(engine.lock_name(attachment.owner), seconds=0):
+            if engine.state.get(engine.host.id, attachment.owner) is not None:
+                return False
+            if not dry_run:
+                remove_owned(kernel, attachment)
+            return True
+    except Busy:
         return False
 
 

@@ -21,7 +21,7 @@ from netplug.config import parse_network
 from netplug.engine import Engine, Preview
 from netplug.model import Attachment, Network, Result
 from netplug.plan import Difference
-from netplug.plugins.bridge import BridgeOptions
+from netplug.plugins.bridge_options import BridgeOptions
 from netplug.state import Record, State
 from netplug.upkeep import Repair
 
@@ -133,11 +133,10 @@ class Site:
 
     def demand_nothing_left(self, before: dict[str, Any]) -> None:
         """The kernel is as `before` (a `dump`), and the state knows nothing of this host."""
-        left: Any = differing(before, dump(self.host)) or {
-            k: v for k, v in self.rows().items() if v
-        }
-        if left:
-            pytest.fail(f"left behind: {left}")
+        if changed := differing(before, dump(self.host)):
+            pytest.fail(f"the kernel differs: {changed}")
+        if rows := {table: found for table, found in self.rows().items() if found}:
+            pytest.fail(f"rows are left: {rows}")
 
 
 def state_rows_of(site: Site) -> str:

@@ -1,12 +1,14 @@
-"""Launchers, made for this host: launcher.c compiled, or launcher.py with its first line.
+"""Plugin files, made for this host: launcher.c compiled, launcher.py, or one process alone.
 
-Either file needs nothing but the absolute paths baked into it: engines run plugins with
-next to no environment, and copy plugin folders around.
+Each needs nothing but the absolute paths baked into it: engines run plugins with next to
+no environment, and copy plugin folders around.
 """
 
 from __future__ import annotations
 
 import json
+import marshal
+import os
 import shutil
 import subprocess
 import sys
@@ -27,12 +29,23 @@ LINKS = {"static": ("-static",), "dynamic": ()}
 FIRST_LINE_LIMIT = 255  # bytes of a script's first line that the kernel reads (BINPRM_BUF_SIZE)
 SOCKET_LIMIT = 107  # bytes of sockaddr_un.sun_path without its NUL
 PATIENCE = 60  # seconds for the compiler
+ONE_PROCESS = """\
+# The CNI plugin netplug; written by `netplug install`.
+import os, sys
+from netplug.cni.main import main
+sys.exit(main(os.path.basename(sys.argv[0])))
+"""
+PYTHON = """\
+# The CNI plugin netplug; written by `netplug install` from netplug/agent/launcher.py.
+import marshal, sys
+exec(marshal.loads({compiled!r}) if sys.hexversion == {version} else {text!r})
+"""
 _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a launcher is told at its making. `interpreter` must have netplug installed."""
+    """What a launcher is told when it is made; `interpreter` runs the one-process plugin."""
 
     interpreter: str = sys.executable
     socket: str = protocol.SOCKET
@@ -55,7 +68,7 @@ def make_launcher(settings: Settings, wanted: str = "auto") -> Launcher:
     that no launcher can hold.
     """
     if wanted == "one-process":
-        return Launcher(_script(settings, "-I", ONE_PROCESS), "one process, no agent")
+        return Launcher(_script("-I", ONE_PROCESS), "one process, no agent")
     if wanted == "python":
         return render_python(settings)
     try:
@@ -67,28 +80,27 @@ def make_launcher(settings: Settings, wanted: str = "auto") -> Launcher:
         return Launcher(launcher.program, f"{launcher.kind} ({error.what})")
 
 
-ONE_PROCESS = """# The CNI plugin netplug; written by `netplug install`.
-import os, sys
-from netplug.cni.main import main
-sys.exit(main(os.path.basename(sys.argv[0])))
-"""
-
-
 # --- Python
 
 
 def render_python(settings: Settings) -> Launcher:
-    """Raises InputError where the interpreter cannot be named in a script's first line."""
+    """For the Python that runs this. Raises InputError where its path fits no first line.
+
+    The text is compiled here, for that would take a fifth of every call; another Python
+    under the same path (a distribution's upgrade) finds the text as well.
+    """
     values = "".join(f"{name} = {value!r}\n" for name, value in _baked(settings).items())
-    text = f"{values}\n{(_HERE / 'launcher.py').read_text()}\n\nmain()\n"
-    return Launcher(_script(settings, "-ISE", text), f"Python, by {settings.interpreter}")
+    text = f"{(_HERE / 'launcher.py').read_text()}\n\n{values}main()\n"
+    compiled = marshal.dumps(compile(text, "netplug", "exec", dont_inherit=True, optimize=2))
+    script = PYTHON.format(version=sys.hexversion, compiled=compiled, text=text)
+    return Launcher(_script("-ISE", script), f"Python, by {sys.executable}")
 
 
-def _script(settings: Settings, flags: str, text: str) -> bytes:
-    line = f"#!{settings.interpreter} {flags}\n"
-    if len(line.encode()) > FIRST_LINE_LIMIT or " " in settings.interpreter:
+def _script(flags: str, text: str) -> bytes:
+    line = f"#!{sys.executable} {flags}\n"
+    if len(line.encode()) > FIRST_LINE_LIMIT or " " in sys.executable:
         raise InputError(
-            f"the interpreter {settings.interpreter} cannot be named in a script's first line",
+            f"the interpreter {sys.executable} cannot be named in a script's first line",
             f"the path is longer than {FIRST_LINE_LIMIT} bytes, or has a blank",
             "install netplug into a folder with a shorter path",
         )
@@ -106,7 +118,9 @@ def compile_native(settings: Settings, *, flags: Sequence[str] = ()) -> Launcher
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise UnsupportedError(
-            "no C compiler", f"none of {', '.join(COMPILERS)} in PATH", "install gcc, or --python"
+            "no C compiler",
+            f"none of {', '.join(COMPILERS)} in PATH",
+            "install gcc, or install with --python",
         )
     baked = _baked(settings)
     defines = [f"-D{name}={_c_literal(value)}" for name, value in baked.items()]
@@ -117,12 +131,14 @@ def compile_native(settings: Settings, *, flags: Sequence[str] = ()) -> Launcher
         for kind, link in links.items():
             source = str(_HERE / "launcher.c")
             command = [compiler, *FLAGS, *link, *defines, "-o", str(target), source]
-            failure = _failure(command, {"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+            failure = _failure(command, {**os.environ, "LC_ALL": "C"})
             failure = failure or _failure([target], {"CNI_COMMAND": "VERSION"}, baked["VERSION"])
             if not failure:
                 return Launcher(target.read_bytes(), f"native, {kind}, by {compiler}")
     raise UnsupportedError(
-        f"{compiler} cannot compile the launcher", failure, "install the C library's headers"
+        f"{compiler} makes no launcher",
+        failure,
+        "install the C library's headers, or install with --python",
     )
 
 

@@ -2,27 +2,25 @@
 
 It does what launcher.c does, in the same steps; protocol.py is the specification. Starting
 is what it costs: it runs without site (`-I -S -E`) and imports modules written in C alone.
-`netplug install` puts the interpreter's line and the values of the names below before this
-text, and a call of `main` after it.
+`netplug install` puts the values of the names below after this text, and a call of `main`.
 """
 
-import _signal
 import _socket
 import posix
 import sys
 import time
 
-INTERPRETER: str  # the one-process plugin: INTERPRETER -I -c CODE PROGRAM
-CODE: str
-VERSION: bytes  # answers that need no agent; ABOUT follows "CNI PROGRAM"
-ABOUT: bytes
-LOST: bytes  # CNI error objects
-NO_INTERPRETER: bytes
-SOCKET: str
-MAGIC: bytes
-PAYLOAD_LIMIT: int
-ANSWER_MS: int
-WORK_MS: int
+INTERPRETER = ""  # the one-process plugin: INTERPRETER -I -c CODE PROGRAM
+CODE = ""
+VERSION = b""  # answers that need no agent; ABOUT follows "CNI PROGRAM"
+ABOUT = b""
+LOST = b""  # CNI error objects
+NO_INTERPRETER = b""
+SOCKET = ""
+MAGIC = b""
+PAYLOAD_LIMIT = 0
+ANSWER_MS = 0
+WORK_MS = 0
 
 OWN = ("/proc/self/ns/net", "/proc/self/ns/mnt", "/proc/self/ns/user")
 TRACE = (b"TRACEPARENT", b"TRACESTATE", b"BAGGAGE")
@@ -31,8 +29,11 @@ CHUNK = 1 << 18  # bytes
 
 
 def main() -> None:
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback, and no second way
-    posix._exit(serve())  # without the interpreter's own end, which takes 1 ms
+    try:
+        status = serve()
+    except KeyboardInterrupt:
+        status = 130  # as a shell tells of SIGINT; it is no reason for a second way
+    posix._exit(status)  # without the interpreter's own end, which takes 1 ms
 
 
 def serve() -> int:
@@ -79,7 +80,7 @@ def run_alone(program: bytes, taken: "bytes | None", ended: bool) -> int:
     try:
         if taken is not None:
             restore_stdin(taken, ended)
-        argv = [INTERPRETER, "-I", "-c", CODE, program]
+        argv = (INTERPRETER, "-I", "-c", CODE, program)
         posix.execve(INTERPRETER, argv, posix.environ)
     except OSError:
         return finish(NO_INTERPRETER, 1)

@@ -235,13 +235,32 @@ def install(
         Path | None,
         typer.Option(help="Also write a default network there, if it has none yet."),
     ] = None,
+    native: Annotated[bool, typer.Option("--native", help="Demand the launcher in C.")] = False,
+    python: Annotated[bool, typer.Option("--python", help="Use the launcher in Python.")] = False,
+    no_agent: Annotated[
+        bool, typer.Option("--no-agent", help="Use no launcher: one process does every call.")
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Put the CNI plugin in place: netplug, netplug-ipam and a name for each driver."""
+    """Put the CNI plugin in place: netplug, netplug-ipam and a name for each driver.
+
+    It is the launcher in C where a C compiler is there, else the one in Python.
+    """
+    from netplug.agent.build import Settings, make_launcher
     from netplug.install import install_network, install_plugin
 
-    written = install_plugin(bin_dir, dry_run=dry_run)
+    kinds = {"native": native, "python": python, "one-process": no_agent}
+    chosen = [kind for kind, wanted in kinds.items() if wanted]
+    if len(chosen) > 1:
+        raise RequestError(
+            "there is one plugin file",
+            "--native, --python and --no-agent exclude each other",
+            "give one of them, or none",
+        )
+    launcher = make_launcher(Settings(), chosen[0] if chosen else "auto")
+    say(f"the plugin is: {launcher.kind}")
+    written = install_plugin(bin_dir, launcher, dry_run=dry_run)
     if conf_dir is not None:
         network = install_network(conf_dir, dry_run=dry_run)
         written += [network] if network else []

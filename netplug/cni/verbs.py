@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from netplug import admission, ipam, plugins
 from netplug.cni.delegate import Delegate, find_plugin
@@ -21,10 +22,17 @@ from netplug.config import (
     parse_own_ipam,
 )
 from netplug.engine import Engine
-from netplug.errors import ConfigError, SandboxError
+from netplug.errors import (
+    ConfigError,
+    Impaired,
+    NetplugError,
+    SandboxError,
+    Unavailable,
+    UnsupportedError,
+)
 from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
-from netplug.model import Lease, LeasedAddress, Network, Result
+from netplug.model import Attachment, Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
 from netplug.state import State, is_damage, set_aside
 
@@ -77,6 +85,16 @@ def run(request: Request, program: str, log: Log, around: Surroundings) -> Resul
         kept = set_aside(default_state_folder())
         log(f"the state file is damaged ({error}); it is kept as {kept}")
         return _run(request, program, log, around)
+    except NetplugError as error:
+        if request.command == "STATUS" and not _speaks_for_itself(error):
+            raise Unavailable(error.what, error.why, error.hint) from error
+        raise
+
+
+def _speaks_for_itself(error: NetplugError) -> bool:
+    """A wrong configuration is no matter of the moment; 50 and 51 are said already."""
+    wrong = isinstance(error, ConfigError) and not isinstance(error, UnsupportedError)
+    return wrong or error.cni_code in (Unavailable.code, Impaired.code)
 
 
 def _run(request: Request, program: str, log: Log, around: Surroundings) -> Result | None:
@@ -165,6 +183,17 @@ class Foreign:
 
     def gc(self) -> None:
         self._delegate.run("GC")
+
+    def of(self, attachment: Attachment, config: dict[str, Any]) -> Foreign:
+        """Hardly any IPAM plugin serves GC: what GC collects is given back by DEL."""
+        request = replace(
+            self._delegate.request,
+            container=attachment.container,
+            netns=attachment.sandbox,
+            ifname=attachment.ifname,
+            stdin=json.dumps(config).encode(),
+        )
+        return Foreign(request, self._delegate.kind)
 
 
 def make_foreign(request: Request, network: Network) -> Foreign | None:

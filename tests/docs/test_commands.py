@@ -1,7 +1,7 @@
 """The documentation is true: its commands run, its configurations parse, its links lead somewhere.
 
-A document is one session: the commands of its ```console blocks, and its ```python blocks as
-programs, run one after the other in one shell, on a host of their own. Comments steer it:
+A document is one shell: the commands of its ```console blocks, and its ```python blocks as
+programs, run one after the other, on a host of their own. Comments steer it:
 
     <!-- needs: podman -->    the next block is left out: it wants what the sandbox has not
     <!-- status: 4 -->        the last command of the next block ends with this status, not 0
@@ -45,7 +45,7 @@ RUN = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 # A host of its own: what the documents write goes, and nothing of the machine is seen.
 PREPARE = """
 set -u
-for folder in /run/netns /etc/cni /var/lib/cni /var/lib/netplug /opt; do
+for folder in /run/netns /etc/cni /var/lib/cni /var/lib/netplug /opt /tmp; do
     mkdir -p $folder && mount -t tmpfs -o mode=755 docs $folder || exit 99
 done
 hostname host

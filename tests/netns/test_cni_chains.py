@@ -7,7 +7,6 @@ tuning and firewall, over spec versions, address families and options, pairwise.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_interface

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,14 @@ def crowd(runtime: Runtime) -> dict[str, Pod]:
     return pods
 
 
+def wait_until(done: Callable[[], bool]) -> None:
+    """The kernel ends a namespace in the background."""
+    deadline = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def owners(host: Host) -> list[str]:
     with Site(host).engine() as engine:
         return [record.attachment.container for record in engine.records()]
@@ -294,20 +303,17 @@ def test_gc_keeps_what_is_listed(runtime: Runtime, crowd: dict[str, Pod]) -> Non
 
 def test_gc_without_a_list_takes_only_the_dead(runtime: Runtime, crowd: dict[str, Pod]) -> None:
     host = runtime.host
-    subprocess.run(["ip", "netns", "delete", os.path.basename(crowd["b"].netns)], check=True)
-    with closed_descriptor(host, crowd["b"].netns):
-        assert ask(runtime, "GC", LAN).code == 0
-    assert "a" in owners(host)
-    assert "c" in owners(host)
+    dead = Pod("dead", f"/run/netns/{host.name}-dead")
+    subprocess.run(["ip", "netns", "add", os.path.basename(dead.netns)], check=True)
+    runtime.add(LAN, dead)
+    host.run(f"ip link delete {Attachment('lan', 'b', 'eth0').host_name}")  # b itself lives on
+    subprocess.run(["ip", "netns", "delete", os.path.basename(dead.netns)], check=True)
+    wait_until(lambda: Attachment("lan", "dead", "eth0").host_name not in host.run("ip -o link"))
+    assert ask(runtime, "GC", LAN).code == 0
+    assert owners(host) == ["a", "b", "c"]
     assert ask(runtime, "GC", LAN, **{VALID: []}).code == 0
     assert not owners(host)
     assert not state_rows(host)
-
-
-@contextmanager
-def closed_descriptor(host: Host, path: str) -> Iterator[None]:
-    """The fixtures hold a descriptor of each namespace, which is no proof of life to netplug."""
-    yield
 
 
 def test_gc_keeps_what_was_connected_by_hand(runtime: Runtime, crowd: dict[str, Pod]) -> None:
@@ -374,15 +380,21 @@ def test_status_of_an_exhausted_pool(runtime: Runtime) -> None:
     answer = ask(runtime, "STATUS", tiny)
     assert answer.code == UNAVAILABLE
     assert "10.1.0.2" in answer.document["details"] or "10.1.0.0/30" in answer.stdout
-    # the same asked of us as the IPAM of a foreign main plugin
-    foreign = {**tiny["plugins"][0], "type": "bridge"}
-    foreign["ipam"] = {**foreign["ipam"], "type": "netplug-ipam"}
-    request = {**foreign, "cniVersion": "1.1.0", "name": "lan"}
-    environ = NOBODY.environ("STATUS", "/nowhere")
-    answer = serve_in(host, environ, json.dumps(request).encode(), "netplug-ipam")
-    assert answer.code == UNAVAILABLE
     runtime.delete(tiny, pod)
     assert ask(runtime, "STATUS", tiny).code == 0
+
+
+def test_status_as_the_ipam_of_a_foreign_main_plugin(runtime: Runtime) -> None:
+    ipam = {"type": "netplug-ipam", "subnet": "10.1.0.0/30"}
+    config = {"cniVersion": "1.1.0", "name": "lan", "type": "bridge", "ipam": ipam}
+    pod = Pod("web", runtime.host.container("web").path)
+
+    def say(command: str) -> int:
+        environ = pod.environ(command, "/nowhere")
+        return serve_in(runtime.host, environ, json.dumps(config).encode(), "netplug-ipam").code
+
+    assert [say("STATUS"), say("ADD"), say("STATUS")] == [0, 0, UNAVAILABLE]
+    assert [say("DEL"), say("STATUS")] == [0, 0]
 
 
 @pytest.fixture
@@ -400,6 +412,27 @@ def test_status_of_a_state_that_cannot_be_written(
     answer = ask(runtime, "STATUS", LAN)
     assert answer.code == UNAVAILABLE
     assert str(default_state_folder()) in answer.stdout
+
+
+def test_a_full_disk_is_no_defect_of_ours(runtime: Runtime) -> None:
+    folder = default_state_folder()
+    pod = Pod("web", runtime.host.container("web").path)
+    before = dump(runtime.host)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "full", folder], check=True)
+    try:
+        assert ask(runtime, "STATUS", LAN).code == 0
+        with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(bytes(4096)):
+                pass
+        answer = ask(runtime, "ADD", LAN, pod)
+        assert answer.code == 5
+        assert str(folder) in answer.stdout
+        assert not differing(before, dump(runtime.host))
+        (folder / "filler").unlink()
+        runtime.add(LAN, pod)
+        runtime.delete(LAN, pod)
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def test_status_of_a_firewall_that_cannot_be_used(

@@ -16,6 +16,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from conftest import Host
 
 from netplug.errors import Busy, Conflict, KernelRefused, UnsupportedError
 from netplug.firewall.intent import (
@@ -31,7 +32,6 @@ from netplug.firewall.intent import (
 from netplug.firewall.iptables import IptablesFirewall, LegacyAccept, process, render_shell
 from netplug.firewall.iptables.backend import LOCKFILE
 from netplug.model import Attachment, Family, Protocol
-from tests.conftest import Host
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "iptables"
 OWNER = Attachment("lan", "web", "eth0").tag

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -15,7 +16,15 @@ from attaching import V4, V6, Site, dump, gateway_network, in_child, make_networ
 from netplug import plan
 from netplug.errors import NetplugError
 from netplug.kernel import Kernel
-from netplug.model import Attachment, Bandwidth, Network, Port
+from netplug.kernel.rtnl import Rtnl
+from netplug.model import (
+    Attachment,
+    Bandwidth,
+    Lease,
+    LeasedAddress,
+    Network,
+    Port,
+)
 from netplug.plan import Sharing
 from netplug.resources import Resource
 from netplug.resources.links import Veth
@@ -102,6 +111,28 @@ def breaking_at_transaction(number: int, moment: Moment, fall: Break) -> Iterato
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(State, "transaction", transaction)
+        yield
+
+
+@contextmanager
+def breaking_at_change(number: int, moment: Moment, fall: Break) -> Iterator[None]:
+    """Calls `fall` before or after the rtnetlink request of this number: in the midst of steps."""
+    original = Rtnl.change
+    count = -1
+
+    def change(self: Rtnl, *messages: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        mine = count
+        if mine == number and moment == "before":
+            fall()
+        answer = original(self, *messages, **options)
+        if mine == number and moment == "after":
+            fall()
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rtnl, "change", change)
         yield
 
 
@@ -201,6 +232,57 @@ def test_an_error_while_undoing_keeps_the_record(host: Host) -> None:
     site.demand_nothing_left(before)
 
 
+class OtherIpam:
+    """Somebody else's IPAM plugin, whose memory is `held`."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+        self.held = 0
+
+    def add(self) -> Lease:
+        if self.broken:
+            raise NetplugError("no address for you")
+        self.held += 1
+        addresses = (LeasedAddress(ip_interface("10.1.0.5/24"), ip_address("10.1.0.1")),)
+        return Lease((*addresses, LeasedAddress(ip_interface("fd00:1::5/64"))))
+
+    def delete(self) -> None:
+        self.held = 0
+
+    check = status = gc = lambda self: None
+
+
+FOREIGN = gateway_network("lan", ipam={"type": "theirs"}, **RICH_KEYS)
+
+
+def test_a_fault_gives_a_foreign_address_back(host: Host) -> None:
+    site, container = Site(host), host.container("web")
+    before = dump(host)
+    attachment = site.attachment(FOREIGN, container, "web", **RICH_WISHES)
+    theirs = OtherIpam()
+
+    def add() -> None:
+        with site.engine() as engine:
+            engine.add(FOREIGN, attachment, theirs)
+
+    add()
+    record = site.record(attachment)
+    assert record is not None and theirs.held == 1
+    site.check(attachment)
+    with site.engine() as engine:
+        engine.delete(attachment, theirs)
+    assert theirs.held == 0
+    for step in range(len(record.plan)):
+        with breaking_at(step, "after", fail), pytest.raises(Fault):
+            add()
+        assert theirs.held == 0
+        site.demand_nothing_left(before)
+    theirs.broken = True
+    with pytest.raises(NetplugError, match="no address for you"):
+        add()
+    site.demand_nothing_left(before)
+
+
 # SIGKILL
 
 
@@ -248,6 +330,7 @@ def kill_everywhere(site: Site, case: Case, container: Host, cleaners: tuple[Cle
     places: list[tuple[Any, int, Moment]] = [(breaking_at, n, "before") for n in range(steps)]
     for n in range(9):  # most of them claims of shared resources
         places += [(breaking_at_transaction, n, "before"), (breaking_at_transaction, n, "after")]
+    places += [(breaking_at_change, n, "after") for n in range(12)]
     deaths = 0
     for number, (breaking, n, moment) in enumerate(places):
         for clean in cleaners if len(cleaners) < 3 else (cleaners[number % 3],):

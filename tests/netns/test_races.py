@@ -7,6 +7,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -249,3 +250,30 @@ def test_a_hanging_process_makes_others_busy_not_wrong(host: Host) -> None:
         raise NetplugError("both hold the lock")
     site.check(attachment)
     site.delete(attachment)
+
+
+def test_gc_decides_by_the_record_of_now(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GC listed as half made, or did not list, may have become an attachment since."""
+    site = Site(host)
+    attachment, _ = site.add(LAN, host.container("web"), "web")
+    record = site.record(attachment)
+    assert record is not None
+    for listed in ([replace(record, phase="pending")], []):
+        with site.engine() as engine, monkeypatch.context() as patch:
+            patch.setattr(engine, "records", lambda *_, listed=listed: listed)
+            assert engine.gc(LAN.name, None) == []
+        site.check(attachment)
+    site.delete(attachment)
+
+
+def test_gc_takes_what_has_a_mark_and_no_record(host: Host) -> None:
+    site = Site(host)
+    before = dump(host)
+    attachment = site.attachment(LAN, None, "lost")
+    name = attachment.host_name
+    host.run(f"ip link add {name} type veth peer name other")
+    host.run(f"ip link set {name} alias {attachment.mark}")
+    assert site.gc(DMZ) == []
+    assert site.gc(LAN, ("lost", "eth0")) == []
+    assert site.gc(LAN) == [attachment.owner]
+    site.demand_nothing_left(before)

@@ -12,7 +12,7 @@ from pyroute2.netlink.nfnetlink import nftsocket
 from netplug.firewall.intent import Mapping, Publish, Subnet
 from netplug.firewall.nft_elements import compute_elements, pack_element
 from netplug.firewall.nft_layout import LAYOUTS, rule_userdata
-from netplug.kernel import nfnetlink, nftables
+from netplug.kernel import netlink, nfnetlink, nftables
 from netplug.kernel.nfnetlink import Message
 
 CLASSES = {
@@ -68,7 +68,7 @@ def test_every_rule_of_the_layout(scope: Any) -> None:
             item.get_attr("NFTA_EXPR_NAME") for item in decoded.get_attr("NFTA_RULE_EXPRESSIONS")
         ]
         assert names == expected_names(rule.text)
-        userdata = nfnetlink.attributes(message.body)[7]
+        userdata = netlink.attributes(message.body)[7]
         assert nfnetlink.unpack_comment(userdata) == f"netplug: {rule.why}"
 
 
@@ -106,13 +106,13 @@ def test_elements_carry_key_data_and_comment() -> None:
     element = compute_elements(Publish("ab" * 12, 4, (mapping,)))[0]
     raws = pack_element(LAYOUTS[4], element)
     message = nftables.add_elements(2, "netplug", "publish_ip", elements=raws, exclusive=True)[0]
-    assert message.flags & nfnetlink.NLM_F_EXCL
+    assert message.flags & netlink.NLM_F_EXCL
     item = decode(message).get_attr("NFTA_SET_ELEM_LIST_ELEMENTS")[0]
     key = item.get_attr("NFTA_SET_ELEM_KEY").get_attr("NFTA_DATA_VALUE")
     data = item.get_attr("NFTA_SET_ELEM_DATA").get_attr("NFTA_DATA_VALUE")
     assert _octets(key) == bytes.fromhex("c0000201 11000000 14e90000")
     assert _octets(data) == bytes.fromhex("0a010002 00350000")
-    assert nftables._read_element(nfnetlink.attributes(_listed(message))[1]).comment == (
+    assert nftables._read_element(netlink.attributes(_listed(message))[1]).comment == (
         "netplug/" + "ab" * 12
     )
 
@@ -122,7 +122,7 @@ def _octets(value: Any) -> bytes:
 
 
 def _listed(message: Message) -> bytes:
-    return nfnetlink.attributes(message.body)[3]
+    return netlink.attributes(message.body)[3]
 
 
 def test_many_elements_are_cut_into_messages_that_fit() -> None:
@@ -162,11 +162,11 @@ def test_a_range_up_to_the_last_address_has_no_end() -> None:
 
 
 def test_attributes_survive_a_round_trip_and_short_input() -> None:
-    packed = nfnetlink.nest(3, nfnetlink.text(1, "abc"), nfnetlink.number(2, -1))
-    inner = nfnetlink.attributes(packed)[3]
-    assert nfnetlink.attributes(inner) == {1: b"abc\0", 2: b"\xff" * 4}
-    assert nfnetlink.attributes(b"\0\0\0\0") == {}
-    assert nfnetlink.attributes(b"\1") == {}
+    packed = netlink.nest(3, netlink.text(1, "abc"), nfnetlink.number(2, -1))
+    inner = netlink.attributes(packed)[3]
+    assert netlink.attributes(inner) == {1: b"abc\0", 2: b"\xff" * 4}
+    assert netlink.attributes(b"\0\0\0\0") == {}
+    assert netlink.attributes(b"\1") == {}
 
 
 def test_comments() -> None:
@@ -177,7 +177,7 @@ def test_comments() -> None:
 
 
 def test_a_refusal_tells_the_kernels_words() -> None:
-    words = nfnetlink.text(nfnetlink.NLMSGERR_ATTR_MSG, "no such thing")
+    words = netlink.text(nfnetlink.NLMSGERR_ATTR_MSG, "no such thing")
     body = struct.pack("=i", -2) + bytes(16) + words
     refusal = nfnetlink._read_refusal(nfnetlink.NLM_F_CAPPED | nfnetlink.NLM_F_ACK_TLVS, body)
     assert refusal is not None

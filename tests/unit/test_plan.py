@@ -73,7 +73,7 @@ class Others:
     def __init__(self, *used: str) -> None:
         self.used = used
         self.held: list[str] = []
-        self.claimed: set[str] = set()
+        self.ours: set[str] = set()
         self.left = False
 
     @contextmanager
@@ -81,15 +81,18 @@ class Others:
         self.held.append(key)
         yield
 
+    def claimed(self, key: str) -> bool:
+        return key in self.ours
+
     def claim(self, key: str) -> None:
-        self.claimed.add(key)
+        self.ours.add(key)
 
     def leave(self) -> None:
         self.left = True
 
     def may_undo(self, key: str) -> bool:
         assert self.left, "asked before it said that it leaves"
-        return key in self.claimed and key not in self.used
+        return key in self.ours and key not in self.used
 
 
 def make(*names: str) -> Plan:
@@ -139,7 +142,7 @@ def test_a_shared_thing_of_others_stays() -> None:
     steps = Plan((Thing("bridge", key="k1"), Thing("own"), Thing("rules", key="k2")))
     sharing = Others("k1")
     plan.add(world.kernel, steps, sharing)
-    assert sharing.claimed == {"k1", "k2"}
+    assert sharing.ours == {"k1", "k2"}
     plan.remove(world.kernel, steps, sharing)
     assert world.things == {"bridge"}
     assert sharing.held == ["k1", "k2", "k2", "k1"]
@@ -151,7 +154,7 @@ def test_an_adopted_thing_is_never_claimed_nor_undone() -> None:
     sharing = Others()
     with pytest.raises(KernelRefused):
         plan.add(world.kernel, steps, sharing)
-    assert sharing.claimed == set()
+    assert sharing.ours == set()
     assert world.things == {"bridge"}
 
 

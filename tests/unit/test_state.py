@@ -14,6 +14,7 @@ import pytest
 from attaching import in_child
 
 from netplug.errors import Busy, Conflict, PermissionRefused
+from netplug.firewall.intent import BridgePolicy
 from netplug.model import Attachment
 from netplug.plan import Plan
 from netplug.resources.addresses import Sysctl
@@ -62,9 +63,13 @@ def test_a_record_is_read_as_it_was_written(state: State) -> None:
 
 
 def test_a_failed_transaction_leaves_nothing(state: State) -> None:
-    with pytest.raises(RuntimeError), state.transaction() as db:
-        state.put(db, make_record("web"))
-        raise RuntimeError
+    def fail() -> None:
+        with state.transaction() as db:
+            state.put(db, make_record("web"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert state.get(HOST, make_record("web").owner) is None
     assert state.users(HOST, "bridge:br0") == []
 
@@ -75,7 +80,7 @@ def test_a_tombstone_stops_the_add(state: State) -> None:
     with state.transaction() as db:
         state.leave(db, HOST, record.owner)
     with state.transaction() as db:
-        assert not state.update(db, replace(record, phase="ready"))
+        assert not state.ready(db, record.host, record.owner)
     found = state.get(HOST, record.owner)
     assert found is not None and found.phase == "leaving"
 
@@ -130,8 +135,6 @@ def test_hosts_do_not_see_each_other(state: State) -> None:
 
 
 def test_different_values_under_one_key(state: State) -> None:
-    from netplug.firewall.intent import BridgePolicy
-
     policy = BridgePolicy("br0", 4)
     put(state, make_record("one", plan=Plan((Rules("nft", policy),))))
     other = Plan((Rules("nft", replace(policy, isolated=True)),))

@@ -1,0 +1,49 @@
+"""Plans that an older netplug stored are removed whole: tests/golden/records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from attaching import Site, dump
+
+from netplug import plan
+from netplug.kernel import namespaces
+from netplug.model import Attachment
+from netplug.plan import SCHEMA, from_json
+from netplug.state import Record
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+RECORDS = Path(__file__).parents[1] / "golden" / "records"
+
+
+@pytest.mark.parametrize("number", range(1, SCHEMA + 1))
+def test_what_an_older_version_attached_is_removed(host: Host, number: int) -> None:
+    site, container = Site(host), host.container("web")
+    before = dump(host)
+    host.run("ip link add up0 type veth peer name up1")  # the plan changes a setting of it
+    stored = from_json(json.loads((RECORDS / f"schema-{number}.json").read_text()))
+    attachment = Attachment("lan", "web", "eth0", container.path)
+    with site.engine() as engine:
+        record = Record(
+            host=engine.host.id,
+            attachment=attachment,
+            phase="ready",
+            boot=engine.host.boot,
+            cookie=namespaces.cookie(container.fd),
+            since=0.0,
+            plan=stored,
+            config={},
+        )
+        with engine.state.transaction() as db:
+            engine.state.put(db, record)
+        with engine.host.kernel(engine.sandbox_of(record)) as kernel:
+            plan.add(kernel, stored, engine.usage(record))
+    site.check(attachment)
+    host.run("ip link del up0")
+    site.delete(attachment)
+    site.demand_nothing_left(before)
