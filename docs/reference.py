@@ -21,7 +21,7 @@ from typing import Any, get_type_hints
 
 from netplug import errors
 from netplug.cni import schema
-from netplug.config import _describe, _fields
+from netplug.config import describe_type, option_fields
 from netplug.errors import NetplugError
 from netplug.plugins import get_driver
 
@@ -51,13 +51,13 @@ def check_keys(section: str, known: Iterable[str], words: Words) -> None:
 def driver_table(name: str, words: Words) -> str:
     """The keys of a driver, from its options dataclass."""
     options: Any = get_driver(name).options
-    keys, hints = _fields(options), get_type_hints(options)
+    keys, hints = option_fields(options), get_type_hints(options)
     check_keys(f"driver {name}", keys, words)
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     return render_table(
         ("key", "value", "default", "meaning"),
         (
-            (f"`{key}`", _describe(hints[field]), _default(defaults[field]), words[key])
+            (f"`{key}`", describe_type(hints[field]), _default(defaults[field]), words[key])
             for key, field in keys.items()
         ),
     )

@@ -67,7 +67,7 @@ def parse_network(
     like a misspelt driver option is an error; with `strict_unknown` (CLI, YAML) every
     unknown key is. Raises ConfigError naming key, value and rule.
     """
-    options_schema = dict.fromkeys(_fields(driver_options))
+    options_schema = dict.fromkeys(option_fields(driver_options))
     config = fold(dict(config), {**options_schema, **REQUEST})
     name = _TOP.text(config, "name")
     check_network_name(name)
@@ -214,7 +214,7 @@ def parse_options(config: Mapping[str, Any], kind: type) -> tuple[Any, list[Unkn
     """
     from pydantic import ValidationError
 
-    fields = _fields(kind)
+    fields = option_fields(kind)
     own = {key: value for key, value in config.items() if key in fields}
     _add_sysctls(own, fields, config)
     renamed, unknown = _renamed(own, kind, "")
@@ -253,7 +253,7 @@ def _refuse_duplicates(value: Any, path: str) -> None:
 
 
 @functools.cache
-def _fields(kind: type) -> dict[str, str]:
+def option_fields(kind: type) -> dict[str, str]:
     """JSON key -> field name of a dataclass."""
     return {
         field.metadata.get("json") or _camel(field.name): field.name
@@ -278,7 +278,7 @@ def _renamed(value: Any, hint: Any, path: str) -> tuple[Any, list[Unknown]]:
     for option in _variants(hint):
         if isinstance(value, dict) and dataclasses.is_dataclass(option):
             kind: Any = option
-            fields, out = _fields(kind), {}
+            fields, out = option_fields(kind), {}
             for key, item in fold(value, dict.fromkeys(fields)).items():
                 if key not in fields:
                     unknown.append(_unknown(key, path, fields))
@@ -309,7 +309,7 @@ def _config_error(kind: type, errors: list[ErrorDetails]) -> ConfigError:
     path, hint = _locate(kind, error["loc"])
     if error["type"] == "missing":
         return ConfigError(
-            f'"{path}" is missing', f"the driver needs {_describe(hint)}", f"add {path}"
+            f'"{path}" is missing', f"the driver needs {describe_type(hint)}", f"add {path}"
         )
     if error["type"] == "value_error" and dataclasses.is_dataclass(hint):  # __post_init__
         why = str(error.get("ctx", {}).get("error", ""))
@@ -319,7 +319,7 @@ def _config_error(kind: type, errors: list[ErrorDetails]) -> ConfigError:
     quoted |= isinstance(value, str) and value.isdigit()
     return ConfigError(
         f"{path} is wrong",
-        f"{shown(value)} is not {_describe(hint)}",
+        f"{shown(value)} is not {describe_type(hint)}",
         "remove the quotes" if quoted else f"correct {path}",
     )
 
@@ -332,7 +332,7 @@ def _locate(kind: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
             if isinstance(part, int) and get_origin(option) is tuple:
                 path, hint = f"{path}[{part}]", get_args(option)[0]
             elif dataclasses.is_dataclass(option) and part in _hints(option):  # type: ignore[arg-type]
-                names = {name: key for key, name in _fields(option).items()}  # type: ignore[arg-type]
+                names = {name: key for key, name in option_fields(option).items()}  # type: ignore[arg-type]
                 path, hint = join(path, names[str(part)]), _hints(option)[str(part)]  # type: ignore[arg-type]
             elif get_origin(option) is dict:
                 path, hint = join(path, str(part)), get_args(option)[1]
@@ -345,7 +345,7 @@ def _locate(kind: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
 _WORDS = {int: "a whole number", str: "a string", bool: "true or false", float: "a number"}
 
 
-def _describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """A type in the words of a user."""
     return " or ".join(dict.fromkeys(_describe_one(option) for option in _variants(hint)))
 
@@ -357,11 +357,11 @@ def _describe_one(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(json.dumps(value) for value in get_args(hint))
     if origin is tuple:
-        return f"a list (each item {_describe(get_args(hint)[0])})"
+        return f"a list (each item {describe_type(get_args(hint)[0])})"
     if origin is dict:
-        return f"an object (each value {_describe(get_args(hint)[1])})"
+        return f"an object (each value {describe_type(get_args(hint)[1])})"
     if dataclasses.is_dataclass(hint):
-        return f"an object with {', '.join(_fields(hint))}"  # type: ignore[arg-type]
+        return f"an object with {', '.join(option_fields(hint))}"  # type: ignore[arg-type]
     name = getattr(hint, "__name__", "")
     for ending, words in (
         ("Interface", "an address with prefix length"),

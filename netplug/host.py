@@ -21,7 +21,8 @@ BACKENDS = ("nft", "iptables", "none")
 class Host:
     """The calling thread's network namespace, or the one behind `fd`. Close it."""
 
-    def __init__(self, fd: int | None = None) -> None:
+    def __init__(self, fd: int | None = None, *, prompt: bool = False) -> None:
+        self._prompt = prompt
         self.fd = namespaces.own_namespace() if fd is None else os.dup(fd)
         self.boot = namespaces.boot_id()
         self.cookie = namespaces.cookie(self.fd)
@@ -39,7 +40,7 @@ class Host:
 
     def kernel(self, sandbox: int | None = None) -> Kernel:
         """A kernel for one request; it owns the sandbox's descriptor from here."""
-        return Kernel(self.fd, sandbox, make_firewall)
+        return Kernel(self.fd, sandbox, make_firewall, prompt=self._prompt)
 
     def choose_firewall(self, wanted: str) -> str:
         """`wanted`, or for "auto" nft where the kernel has nf_tables, else iptables.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from netplug.errors import KernelRefused
 from netplug.kernel import Kernel, namespaces
+from netplug.kernel.rtmessages import Link
 from netplug.model import MARK, Attachment, Result, Route, digest
 from netplug.plan import Plan
 from netplug.resources import Resource
@@ -83,6 +84,23 @@ def _remove_rules(kernel: Kernel, backend: str, owner: str) -> None:
         kernel.firewall(backend).remove_owned(owner)
     except (KernelRefused, ImportError):
         return  # a backend that this host does not have holds nothing
+
+
+def owned_networks(kernel: Kernel) -> set[str]:
+    """Networks that links with our mark name, whether a record knows them or not."""
+    owners = (link.alias.removeprefix(MARK) for link in kernel.host.links() if link.alias)
+    return {owner.split("/")[0] for owner in owners if owner.count("/") == 2}
+
+
+def find_unused_bridges(kernel: Kernel) -> list[Link]:
+    """Bridges of ours without any port."""
+    links = kernel.host.links()
+    masters = {link.master for link in links}
+    return [
+        link
+        for link in links
+        if link.alias == f"{MARK}bridge/{link.name}" and link.index not in masters
+    ]
 
 
 def find_owned(kernel: Kernel, network: str, keep: set[tuple[str, str]]) -> list[Attachment]:

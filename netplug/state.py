@@ -1,21 +1,16 @@
-"""What netplug remembers: one SQLite file of records with their applied plans, and locks.
+"""What netplug remembers: one SQLite file of records with their applied plans.
 
 A record is written as *pending* before the kernel is touched, turns *ready* after,
 and *leaving* when its removal begins: whatever a crash leaves behind has a record
 that names it. Leases and ports live in the same file, so that they commit with it.
-
-Locks are single bytes of one lock file (open file description locks, fcntl(2)):
-the kernel frees them when their holder dies, and no file is left for each key.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
 import stat
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -26,12 +21,12 @@ from typing import Any, Literal
 from netplug import ipam, ports
 from netplug.codec import decode, encode
 from netplug.errors import Busy, Conflict, InputError, PermissionRefused
-from netplug.model import Attachment, Result, digest
+from netplug.locks import LOCK_SECONDS, locked
+from netplug.model import Attachment, Result
 from netplug.plan import Plan, from_json, identity, to_json
 
 Phase = Literal["pending", "ready", "leaving"]
 FILE = "state.db"
-LOCK_SECONDS = 30.0
 BUSY_MILLISECONDS = 20_000
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
@@ -132,7 +127,7 @@ class State:
     @contextmanager
     def locked(self, key: str, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Holds the lock of this key. Raises Busy when another holds it for so long."""
-        with _locked(self.folder, key, seconds):
+        with locked(self.folder, key, seconds=seconds):
             yield
 
     # records
@@ -350,7 +345,7 @@ def set_aside(folder: Path) -> str:
     """Renames a damaged state file, so that DEL and GC work on by the marks in the kernel; its
     new path. "" where it is sound, for then another process has been here before us."""
     path = folder / FILE
-    with _locked(folder, FILE, LOCK_SECONDS):
+    with locked(folder, FILE):
         if _is_sound(path):
             return ""
         kept = f"{path}.damaged-{time.time_ns()}"
@@ -371,37 +366,6 @@ def _is_sound(path: Path) -> bool:
             return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
     except sqlite3.DatabaseError:
         return False
-
-
-@contextmanager
-def _locked(folder: Path, key: str, seconds: float) -> Iterator[None]:
-    offset = int(digest("lock", key)[:15], 16)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(folder / "lock", flags, 0o600)
-    try:
-        _wait_for_lock(descriptor, offset, key, seconds)
-        yield
-    finally:
-        os.close(descriptor)  # frees the lock as well
-
-
-def _wait_for_lock(descriptor: int, offset: int, key: str, seconds: float) -> None:
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-    deadline = time.monotonic() + seconds
-    pause = 0.0005
-    while True:
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
-            return
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > deadline:
-                raise Busy(
-                    f"{key} is in use",
-                    f"another netplug process has worked on it for {seconds:.0f} s",
-                    "try again; if it persists, look for a hanging netplug process",
-                ) from None
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.02)
 
 
 def _different_values(what: str, network: str, other: str) -> Conflict:

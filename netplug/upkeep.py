@@ -14,7 +14,7 @@ from netplug.errors import Busy, NetplugError, Unavailable, collect
 from netplug.kernel import Kernel, sockdiag
 from netplug.model import Attachment, Network
 from netplug.plan import Difference
-from netplug.reconcile import find_owned, remove_owned
+from netplug.reconcile import find_owned, find_unused_bridges, owned_networks, remove_owned
 from netplug.state import Record
 
 if TYPE_CHECKING:
@@ -101,6 +101,24 @@ def gc(
             if _collect_orphan(engine, kernel, orphan, dry_run=dry_run):
                 gone.append(orphan.owner)
     collect(f"network {network} could not be cleaned whole", errors)
+    return gone
+
+
+def gc_host(engine: Engine, *, dry_run: bool = False) -> list[str]:
+    """What is provably dead on the whole host, and shared things that no record uses any more."""
+    with engine.host.kernel() as kernel:
+        names = {record.attachment.network for record in engine.records()}
+        gone = []
+        for name in sorted(names | owned_networks(kernel)):
+            gone += gc(engine, name, None, dry_run=dry_run)
+        for bridge in find_unused_bridges(kernel):
+            key = f"bridge:{bridge.name}"
+            with engine.state.locked(f"{engine.host.id}/{key}"):
+                if engine.state.users(engine.host.id, key):
+                    continue
+                if not dry_run:
+                    kernel.host.delete_link(bridge.index)
+                gone.append(f"bridge {bridge.name}")
     return gone
 
 

@@ -75,7 +75,7 @@ class BridgeDriver:
         """The switch, the cable, and what guards and slows the cable."""
         options: BridgeOptions = network.options
         demand_possible(network, attachment, facts)
-        mac, mtu = attachment.hardware_address, options.link_mtu(facts)
+        mac, mtu = attachment.hardware_address, attachment.mtu or options.link_mtu(facts)
         steps: list[Resource] = [
             Bridge(
                 options.bridge,
@@ -133,7 +133,7 @@ class BridgeDriver:
     ) -> Result:
         """Interfaces as the reference orders them: bridge, host end, container, VLAN leg, ifb."""
         options: BridgeOptions = network.options
-        mtu = options.link_mtu(facts)
+        mtu = attachment.mtu or options.link_mtu(facts)
         there = facts.link(options.bridge)
         bridge_mac = there.mac if there else derived_mac("bridge", options.bridge)
         host_mac = derived_mac("host", attachment.owner)

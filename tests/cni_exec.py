@@ -101,9 +101,7 @@ def serve_in(
 ) -> Answer:
     """Our plugin's answer, in process, with `host` for its own network namespace."""
     log: list[str] = []
-    text, failed = host.call(
-        lambda: serve(environ, lambda: stdin, program=program, log=log.append)
-    )
+    text, failed = host.call(lambda: serve(environ, lambda: stdin, program=program, log=log.append))
     return Answer(text, int(failed), "\n".join(log))
 
 
@@ -190,9 +188,7 @@ class Runtime:
 
     # --- one plugin
 
-    def request(
-        self, network: Json, plugin: Json, pod: Pod, previous: Json | None = None
-    ) -> Json:
+    def request(self, network: Json, plugin: Json, pod: Pod, previous: Json | None = None) -> Json:
         """The stdin of one plugin; libcni leaves `capabilities` in."""
         declared = plugin.get("capabilities", {})
         wishes = {key: value for key, value in pod.wishes.items() if declared.get(key) is True}

@@ -50,6 +50,8 @@ mount --make-shared /run/netns # what the first `ip netns add` would do
 ip link set lo up
 
 unset XDG_RUNTIME_DIR # its folder was below /run
+# In a user namespace the state lies in the runtime folder of the user outside.
+mkdir -p -m 700 "/run/user/$(awk 'NR == 1 { print $2 }' /proc/self/uid_map)"
 mkdir -m 1777 /run/tmp
 export TMPDIR=/run/tmp
 NETPLUG_SANDBOX=$(readlink /proc/self/ns/net)

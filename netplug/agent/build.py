@@ -89,7 +89,7 @@ def render_python(settings: Settings) -> Launcher:
     The text is compiled here, for that would take a fifth of every call; another Python
     under the same path (a distribution's upgrade) finds the text as well.
     """
-    values = "".join(f"{name} = {value!r}\n" for name, value in _baked(settings).items())
+    values = "".join(f"{name} = {value!r}\n" for name, value in compute_values(settings).items())
     text = f"{(_HERE / 'launcher.py').read_text()}\n\n{values}main()\n"
     compiled = marshal.dumps(compile(text, "netplug", "exec", dont_inherit=True, optimize=2))
     script = PYTHON.format(version=sys.hexversion, compiled=compiled, text=text)
@@ -122,8 +122,8 @@ def compile_native(settings: Settings, *, flags: Sequence[str] = ()) -> Launcher
             f"none of {', '.join(COMPILERS)} in PATH",
             "install gcc, or install with --python",
         )
-    baked = _baked(settings)
-    defines = [f"-D{name}={_c_literal(value)}" for name, value in baked.items()]
+    values = compute_values(settings)
+    defines = [f"-D{name}={_c_literal(value)}" for name, value in values.items()]
     links = {"sanitized": tuple(flags)} if flags else LINKS
     failure = ""
     with tempfile.TemporaryDirectory(prefix="netplug-") as folder:
@@ -132,7 +132,7 @@ def compile_native(settings: Settings, *, flags: Sequence[str] = ()) -> Launcher
             source = str(_HERE / "launcher.c")
             command = [compiler, *FLAGS, *link, *defines, "-o", str(target), source]
             failure = _failure(command, {**os.environ, "LC_ALL": "C"})
-            failure = failure or _failure([target], {"CNI_COMMAND": "VERSION"}, baked["VERSION"])
+            failure = failure or _failure([target], {"CNI_COMMAND": "VERSION"}, values["VERSION"])
             if not failure:
                 return Launcher(target.read_bytes(), f"native, {kind}, by {compiler}")
     raise UnsupportedError(
@@ -177,7 +177,7 @@ def _c_literal(value: str | bytes | int) -> str:
 # --- what both are told
 
 
-def _baked(settings: Settings) -> dict[str, str | bytes | int]:
+def compute_values(settings: Settings) -> dict[str, str | bytes | int]:
     """The names that launcher.c and launcher.py list, with their values."""
     if len(settings.socket.encode()) > SOCKET_LIMIT:
         raise InputError(

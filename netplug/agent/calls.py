@@ -52,7 +52,7 @@ class Hosts:
             if host is None:
                 if len(self._hosts) >= HOSTS_KEPT:
                     self._hosts.pop(next(iter(self._hosts))).close()
-                host = self._hosts[key] = Host(fd)
+                host = self._hosts[key] = Host(fd, prompt=True)
             return host
 
 

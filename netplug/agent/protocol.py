@@ -84,7 +84,7 @@ def parse_header(header: bytes) -> int:
 def parse_payload(payload: bytes) -> Call:
     """The call. Raises DecodeError; of two equal variables the first counts, as in a process."""
     flags, start = payload[:1], 1
-    if not flags or flags[0] & ~(HAS_SANDBOX | SANDBOX_GONE) or flags[0] == 3:
+    if flags not in (b"\0", bytes([HAS_SANDBOX]), bytes([SANDBOX_GONE])):
         raise DecodeError("the request is broken", f"flags {flags!r}")
     environ: dict[str, str] = {}
     while (end := payload.find(b"\0", start)) > start:

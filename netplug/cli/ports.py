@@ -7,7 +7,7 @@ from typing import Any
 
 from netplug.errors import ConfigError
 
-FORM = "[HOST_IP:]HOST_PORT[-END]:CONTAINER_PORT[-END][/tcp|udp|sctp]"
+FORM = "HOST_PORT:CONTAINER_PORT, HOST_IP:HOST_PORT:CONTAINER_PORT, ranges A-B, /udp, /sctp"
 _PUBLISH = re.compile(
     r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?"
     r"(?P<host>\d+)(?:-(?P<host_end>\d+))?:(?P<port>\d+)(?:-(?P<port_end>\d+))?"

@@ -117,24 +117,16 @@ def gc(
     """Remove what is provably dead: attachments whose namespace is gone, leftovers of crashes."""
     if all_ and network is None:
         raise RequestError("--all needs a NETWORK", "it removes living attachments", "name one")
-    errors: list[NetplugError] = []
-    removed: list[str] = []
     with get_context(ctx).engine() as engine:
-        records = engine.records(network)
-        names = [network] if network else sorted({r.attachment.network for r in records})
-        for name in names:
-            try:
-                gone = engine.gc(name, None, dry_run=dry_run)
-                gone += _remove_all(engine, name, dry_run) if all_ else []
-            except NetplugError as error:
-                errors.append(error)
-                continue
-            for owner in gone:
-                if not dry_run:
-                    remove_cached(*owner.split("/"))
-            removed += gone
+        if network is None:
+            removed = upkeep.gc_host(engine, dry_run=dry_run)
+        else:
+            removed = engine.gc(network, None, dry_run=dry_run)
+            removed += _remove_all(engine, network, dry_run) if all_ else []
+    for owner in () if dry_run else removed:
+        if owner.count("/") == 2:
+            remove_cached(*owner.split("/"))
     print_done("remove", removed, dry_run=dry_run, json=json)
-    collect("not everything could be removed", errors)
 
 
 def _remove_all(engine: Engine, network: str, dry_run: bool) -> list[str]:

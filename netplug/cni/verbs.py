@@ -131,7 +131,12 @@ def _demand_other_namespace(request: Request, around: Surroundings) -> None:
     """
     if request.netns_override or not request.netns:
         return
-    fd = around.open_sandbox(request.netns)
+    try:
+        fd = around.open_sandbox(request.netns)
+    except SandboxError:
+        if request.command == "DEL":  # no network namespace is there: the container's is gone
+            return
+        raise
     if fd is None:
         return
     own = around.own_namespace()

@@ -27,10 +27,14 @@ class Kernel:
     """Both namespaces of a request, with sockets opened when first needed.
 
     `sandbox` is None when the container's namespace is gone; everything inside
-    it is then gone too. Belongs to one thread; close it.
+    it is then gone too. `prompt`: deletions are over when the kernel notifies of them,
+    not when it acknowledges. Belongs to one thread; close it.
     """
 
-    def __init__(self, host: int, sandbox: int | None, make_firewall: MakeFirewall) -> None:
+    def __init__(
+        self, host: int, sandbox: int | None, make_firewall: MakeFirewall, *, prompt: bool = False
+    ) -> None:
+        self._prompt = prompt
         self._fds: dict[Place, int] = {"host": host}
         self._inside = ExitStack()
         if sandbox is not None:
@@ -68,7 +72,7 @@ class Kernel:
         if place not in self._fds:
             return None
         if place not in self._rtnl:
-            self._rtnl[place] = Rtnl(self._fds[place])
+            self._rtnl[place] = Rtnl(self._fds[place], prompt=self._prompt)
         return self._rtnl[place]
 
     @property

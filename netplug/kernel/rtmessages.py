@@ -200,6 +200,12 @@ def delete_link(index: int) -> Message:
     return Message(RTM_DELLINK, 0, _body(index), f"link {index} cannot be deleted")
 
 
+def index_of(body: bytes) -> int:
+    """Index of the link that a message is about; -1 for a bridge's word about its port."""
+    family, _, index, _, _ = _LINK.unpack_from(body)
+    return -1 if family == AF_BRIDGE else int(index)
+
+
 def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = attributes(body, _LINK.size)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import queue
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +33,8 @@ from netplug.kernel.rtmessages import HeldAddress, Link, Message
 from netplug.model import IPInterface, Route
 
 RTPROT_RA = 9
+RTMGRP_LINK = 1
+EVENT_SECONDS = 0.2  # far beyond the 0.7 ms of a notification; then the acknowledgement counts
 RECEIVE = 1 << 16
 DUMP_TRIES = 10
 GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
@@ -45,10 +49,12 @@ HINTS = {
 class Rtnl:
     """Reads and changes the namespace behind `fd`. The kernel answers inside send(2)."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, prompt: bool = False) -> None:
         self.fd = fd
+        self._prompt = prompt
         self._socket = netlink_socket(fd, socket.NETLINK_ROUTE)
         self._sequence = 1
+        self._indexes: dict[str, int] = {"lo": 1}  # loopback is born first in every namespace
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
 
@@ -129,14 +135,30 @@ class Rtnl:
         message = rt.get_link(name)
         answer = self._get(message)
         if isinstance(answer, bytes):
-            return rt.parse_link(answer)
+            found = rt.parse_link(answer)
+            self._indexes[name] = found.index
+            return found
         if answer.errno == errno.ENODEV:
+            self._indexes.pop(name, None)
             return None
         raise _refused(message.what, answer)
 
+    def index(self, name: str) -> int | None:
+        """Index of the link of this name; asked once, for it is what later requests name."""
+        if name not in self._indexes:
+            link = self.link(name)
+            if link is None:
+                return None
+            self._indexes[name] = link.index
+        return self._indexes[name]
+
     def delete_link(self, index: int) -> None:
-        """Deletes a link; silent when it is gone."""
-        self.change(rt.delete_link(index), tolerate=GONE)
+        """Deletes a link; silent when it is gone. With `prompt`, returns on its notification."""
+        self._indexes.clear()
+        if self._prompt:
+            _delete_promptly(self.fd, index)
+        else:
+            self.change(rt.delete_link(index), tolerate=GONE)
 
     # --- addresses
 
@@ -206,6 +228,48 @@ class Rtnl:
     def redirected(self, index: int) -> bool:
         """Is what the link receives filtered (its ingress has a filter)?"""
         return bool(self.dump(tc.get_filters(index)))
+
+
+def _delete_promptly(fd: int, index: int) -> None:
+    """Deletes a link and returns when both its ends are gone.
+
+    The request is acknowledged after 25 ms, when RCU has settled; the notification comes
+    after 0.7 ms, and then the names and addresses are free already. The request waits in
+    a thread of its own; where it is refused, its error is raised here.
+    """
+    outcome: queue.SimpleQueue[KernelRefused | None] = queue.SimpleQueue()
+
+    def delete() -> None:
+        rtnl = Rtnl(fd)
+        try:
+            rtnl.change(rt.delete_link(index), tolerate=GONE)
+            outcome.put(None)
+        except KernelRefused as error:
+            outcome.put(error)
+        finally:
+            rtnl.close()
+
+    with netlink_socket(fd, socket.NETLINK_ROUTE) as events:
+        events.bind((0, RTMGRP_LINK))
+        events.settimeout(EVENT_SECONDS)
+        thread = threading.Thread(target=delete, name="netplug-delete")
+        thread.start()
+        try:
+            while not _tells_deletion(events.recv(RECEIVE), index):
+                pass
+            return
+        except OSError:  # no notification (the link was gone), or too many of them
+            thread.join()
+    refusal = outcome.get()
+    if refusal is not None:
+        raise refusal
+
+
+def _tells_deletion(data: bytes, index: int) -> bool:
+    return any(
+        kind == rt.RTM_DELLINK and rt.index_of(body) == index
+        for kind, _, _, body in each_message(data)
+    )
 
 
 def _pack(message: Message, sequence: int, flags: int) -> bytes:

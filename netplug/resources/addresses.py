@@ -23,12 +23,14 @@ def _find(kernel: Kernel, place: Place, device: str) -> tuple[Rtnl, Link] | None
     return (rtnl, link) if rtnl and link else None
 
 
-def _demand(kernel: Kernel, place: Place, device: str) -> tuple[Rtnl, Link]:
-    found = _find(kernel, place, device)
-    if found is None:
+def _demand(kernel: Kernel, place: Place, device: str) -> tuple[Rtnl, int]:
+    """rtnetlink there, and the link's index. Raises NotFound."""
+    rtnl = kernel.rtnl(place)
+    index = rtnl.index(device) if rtnl else None
+    if rtnl is None or index is None:
         where = "in the container" if place == "sandbox" else "on the host"
         raise NotFound(f"interface {device} is gone", f"there is no such link {where}", "retry")
-    return found
+    return rtnl, index
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +78,18 @@ class Addresses:
         return ", ".join(words)
 
     def apply(self, kernel: Kernel) -> bool:
-        rtnl, link = _demand(kernel, self.place, self.device)
+        rtnl, index = _demand(kernel, self.place, self.device)
         if self.shared:
-            self._make_room(rtnl, link)
-        raising = self.up and not link.up and self.place == "sandbox"
-        created = rtnl.add_addresses(link.index, self.addresses, nodad=not self.dad, up=raising)
+            self._make_room(rtnl, index)
+        raising = self.up and self.place == "sandbox"
+        created = rtnl.add_addresses(index, self.addresses, nodad=not self.dad, up=raising)
         if self.dad and self.up and any(a.version == 6 for a in self.addresses):
-            self._settle(rtnl, link.index)
+            self._settle(rtnl, index)
         return created
 
-    def _make_room(self, rtnl: Rtnl, link: Link) -> None:
-        """A gateway's conflicts, as the reference plugin: any other IPv4, overlapping IPv6."""
-        held = [a.interface for a in rtnl.addresses(link.index) if not a.interface.is_link_local]
+    def _make_room(self, rtnl: Rtnl, index: int) -> None:
+        """What is in a gateway's way: another address of the bridge whose subnet overlaps."""
+        held = [a.interface for a in rtnl.addresses(index) if not a.interface.is_link_local]
         for address in self.addresses:
             for other in held:
                 if other == address or other.version != address.version:
@@ -100,7 +102,7 @@ class Addresses:
                         f"it overlaps the gateway {address} that this network wants",
                         "use that address as gateway, another bridge, or set 'forceAddress'",
                     )
-                rtnl.delete_addresses(link.index, [other])
+                rtnl.delete_addresses(index, [other])
 
     def _settle(self, rtnl: Rtnl, index: int) -> None:
         wanted = set(self.addresses)
@@ -173,8 +175,8 @@ class Routes:
         return ", ".join(f"route to {route.dst} is missing" for route in missing)
 
     def apply(self, kernel: Kernel) -> bool:
-        rtnl, link = _demand(kernel, self.place, self.device)
-        return rtnl.add_routes(link.index, self.routes)
+        rtnl, index = _demand(kernel, self.place, self.device)
+        return rtnl.add_routes(index, self.routes)
 
     def undo(self, kernel: Kernel) -> None:
         found = _find(kernel, self.place, self.device)

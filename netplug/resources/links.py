@@ -172,7 +172,7 @@ class Veth:
         )
 
     def apply(self, kernel: Kernel) -> bool:
-        bridge = kernel.host.link(self.bridge)
+        bridge = kernel.host.index(self.bridge)
         if bridge is None:
             raise NotFound(
                 f"bridge {self.bridge} is gone", "it was removed in the meantime", "retry"
@@ -185,13 +185,13 @@ class Veth:
                 rt.VethEnd(self.host_name, self.host_mac),
                 rt.VethEnd(self.ifname, self.mac),
                 mtu=self.mtu,
-                master=bridge.index,
+                master=bridge,
                 peer_fd=kernel.fd(self.peer_place),
             )
             flags = [port] if self.hairpin or self.isolated else []
             kernel.host.change(making, rt.set_alias(self.host_name, self.alias), *flags)
         else:
-            self._repair(kernel, host, bridge.index)
+            self._repair(kernel, host, bridge)
             kernel.host.change(port)
         if self.vlans:
             self._apply_vlans(kernel)

@@ -161,7 +161,8 @@ def walk_cases(runtime: Runtime, spawn: Callable[[], str], cases: list[Json]) ->
 
 def test_a_delete_without_any_add(runtime: Runtime) -> None:
     plugin = NETWORK["plugins"][0]
-    for netns in ("", "/run/netns/never", "/", "/dev/null", "/etc/passwd", "/proc/1/ns/nothing"):
+    odd = ("/", "/dev/null", "/etc/passwd", "/proc/1/ns/nothing", "/proc/self/ns/uts", "x" * 5000)
+    for netns in ("", "/run/netns/never", "relative/path", *odd):
         request = runtime.request(NETWORK, plugin, Pod("web"))
         assert runtime.call("DEL", request, Pod("web", netns)).code == 0, netns
     assert links(runtime.host) == ["lo"]

@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unit import test_cni_hostile as table
 
+from netplug.cni.versions import SUPPORTED
+
 if TYPE_CHECKING:
     from conftest import Host
 
@@ -152,7 +154,7 @@ def descriptors(host: Host, command: str, closing: str, environ: Mapping[str, st
 def test_version_needs_no_descriptor_but_stdout(host: Host, copied: Path, closing: str) -> None:
     answer = descriptors(host, str(copied / "netplug"), closing, {"CNI_COMMAND": "VERSION"})
     assert answer.code == 0
-    assert answer.document["supportedVersions"] == list(table.SUPPORTED)
+    assert answer.document["supportedVersions"] == list(SUPPORTED)
 
 
 def test_version_does_not_wait_for_stdin(host: Host, copied: Path) -> None:
@@ -197,9 +199,7 @@ def test_an_add_with_closed_stderr_prints_its_result_alone(host: Host, copied: P
 
 
 @pytest.mark.parametrize("closing", [">&-", ">/dev/full"])
-def test_a_result_that_cannot_be_told_is_a_failure(
-    host: Host, copied: Path, closing: str
-) -> None:
+def test_a_result_that_cannot_be_told_is_a_failure(host: Host, copied: Path, closing: str) -> None:
     environ = placed(table.ENV, host.container("c1"))
     answer = descriptors(host, str(copied / "netplug"), closing, environ)
     assert answer.status != 0
@@ -224,7 +224,10 @@ RICH: Json = {
     "sysctl": {"net.ipv4.conf.IFNAME.rp_filter": "0"},
     "ipam": {
         "type": "netplug",
-        "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10"}], [{"subnet": "fd00:1::/64"}]],
+        "ranges": [
+            [{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10"}],
+            [{"subnet": "fd00:1::/64"}],
+        ],
         "routes": [{"dst": "0.0.0.0/0"}, {"dst": "192.0.2.0/24", "gw": "10.1.0.9", "mtu": 1300}],
         "dns": {"nameservers": ["10.1.0.1"], "search": ["lan"]},
     },
@@ -237,11 +240,12 @@ RICH: Json = {
     },
     "prevResult": {**table.PREV, "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]},
     "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}],
-}  # fmt: skip
+}
 TEXTS = (
     *("10.1.0.255", "10.1.0.0/24", "0.0.0.0/0", "fd00:1::1", "::/0", "ff02::1/128", "127.0.0.1/8"),
-    *("lo", "br0", "eth0", "auto", "iptables", "nft", "none", "static", "ff:ff:ff:ff:ff:ff", "a" * 300),
-)  # fmt: skip
+    *("lo", "br0", "eth0", "auto", "iptables", "nft", "none", "static", "ff:ff:ff:ff:ff:ff"),
+    "a" * 300,
+)
 NUMBERS = (-1, 0, 1, 67, 68, 1279, 4095, 65535, 65536, 2**31, 2**32, 2**63, 2**64)
 NOISE = table.JSON | st.sampled_from(TEXTS) | st.sampled_from(NUMBERS)
 
@@ -277,11 +281,10 @@ def mutants(draw: st.DrawFn) -> Json:
     return config
 
 
+NAMED = ("CONTAINERID", "IFNAME", "ARGS", "PATH", "NETNS_OVERRIDE")
 VARIABLES = st.dictionaries(
-    st.sampled_from(["CNI_CONTAINERID", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH", "CNI_NETNS_OVERRIDE"]),
-    table.VALUES,
-    max_size=2,
-)  # fmt: skip
+    st.sampled_from([f"CNI_{name}" for name in NAMED]), table.VALUES, max_size=2
+)
 
 
 def demand_no_harm(host: Host, container: Host, config: Json, variables: Mapping[str, str]) -> None:

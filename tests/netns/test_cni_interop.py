@@ -76,8 +76,8 @@ def test_cnitool_deletes_what_connect_added(host: Host, libcni: Runtime, command
     command("network", "create", "lan", "--subnet", "10.1.0.0/24")
     command("connect", web.name, "lan", "-p", "8080:80", "--ingress", "10M", "--name", "shop")
     (cached,) = CACHE.iterdir()
-    _, container, ifname = cached.name.split("-", 1)[0], *cached.name.split("-", 1)[1].rsplit("-", 1)
-    network, pod = libcni.recall("lan", container, ifname)
+    container = json.loads(cached.read_text())["containerId"]
+    network, pod = libcni.recall("lan", container, "eth0")
     assert network == read_conflist("lan")
     assert pod.netns == web.path
     assert pod.wishes["portMappings"]
@@ -88,9 +88,7 @@ def test_cnitool_deletes_what_connect_added(host: Host, libcni: Runtime, command
     assert not state_rows(host)
 
 
-def test_disconnect_removes_what_cnitool_added(
-    host: Host, libcni: Runtime, command: Any
-) -> None:
+def test_disconnect_removes_what_cnitool_added(host: Host, libcni: Runtime, command: Any) -> None:
     web, before = host.container("web"), dump(host)
     command("network", "create", "lan", "--subnet", "10.1.0.0/24")
     ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
@@ -200,9 +198,7 @@ def test_a_shell_script_gives_the_addresses(
     runtime.delete(network, pod)
     runtime.delete(network, pod)
     asked = ["ADD web eth0", "CHECK web eth0", "DEL web eth0", "DEL web eth0"]
-    assert [call for call in scripted.calls] == [
-        call for call in asked if version >= "0.4" or "CHECK" not in call
-    ]
+    assert scripted.calls == [call for call in asked if version >= "0.4" or "CHECK" not in call]
     assert not differing(before, dump(host))
     assert not state_rows(host)
 

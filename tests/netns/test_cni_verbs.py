@@ -48,10 +48,17 @@ def runtime(host: Host, tmp_path: Path) -> Runtime:
     return Runtime(host, tmp_path, cache=tmp_path / "cache")
 
 
-def ask(runtime: Runtime, command: str, network: Json, pod: Pod = NOBODY, **extra: Any) -> Answer:
+def ask(
+    runtime: Runtime,
+    command: str,
+    network: Json,
+    pod: Pod = NOBODY,
+    *,
+    previous: Json | None = None,
+) -> Answer:
     """One verb of the network's one plugin, whatever it answers."""
-    request = runtime.request(network, network["plugins"][0], pod, extra.pop("previous", None))
-    return runtime.call(command, {**request, **extra}, pod)
+    request = runtime.request(network, network["plugins"][0], pod, previous)
+    return runtime.call(command, request, pod)
 
 
 # --- ADD
@@ -182,7 +189,7 @@ TOLERATED: dict[str, Break] = {
         "ip route add default via 10.1.0.1 table 100"
     ),
     "a rule of somebody": lambda host, web: host.run(
-        "nft add table inet mine && nft add chain inet mine c '{ type filter hook forward priority 0; }'"
+        "nft 'add table inet mine; add chain inet mine c { type filter hook forward priority 0; }'"
     ),
     "another port": lambda host, web: host.run("ip link add br9 type bridge"),
     "an address of the admin": lambda host, web: host.run("ip addr add 192.0.2.1/24 dev br0"),
@@ -255,10 +262,14 @@ def test_check_of_a_layer_2_network(runtime: Runtime) -> None:
 # --- GC
 
 VALID = "cni.dev/valid-attachments"
+BEFORE_1_1 = "cni.dev/attachments"
 
 
-def listed(*names: str) -> list[Json]:
-    return [{"containerID": name, "ifname": "eth0"} for name in names]
+def collect(runtime: Runtime, *names: str, ifname: str = "eth0", key: str = VALID) -> None:
+    """GC of lan with a list of the living."""
+    living = [{"containerID": name, "ifname": ifname} for name in names]
+    request = {**runtime.request(LAN, LAN["plugins"][0], NOBODY), key: living}
+    assert runtime.call("GC", request, NOBODY).code == 0
 
 
 @pytest.fixture
@@ -288,13 +299,12 @@ def test_gc_keeps_what_is_listed(runtime: Runtime, crowd: dict[str, Pod]) -> Non
     elsewhere = conflist("wan", bridge="br1", ipam={"type": "netplug", "subnet": "10.2.0.0/24"})
     other = Pod("x", host.container("x").path)
     runtime.add(elsewhere, other)
-    assert ask(runtime, "GC", LAN, **{VALID: listed("a", "c")}).code == 0
+    collect(runtime, "a", "c")
     assert owners(host) == ["a", "c", "x"]
     runtime.check(LAN, crowd["a"])
-    assert ask(runtime, "GC", LAN, **{"cni.dev/attachments": listed("c", "c", "unknown")}).code == 0
+    collect(runtime, "c", "c", "unknown", key=BEFORE_1_1)
     assert owners(host) == ["c", "x"]
-    wrong_ifname = [{"containerID": "c", "ifname": "eth1"}]
-    assert ask(runtime, "GC", LAN, **{VALID: wrong_ifname}).code == 0
+    collect(runtime, "c", ifname="eth1")
     assert owners(host) == ["x"]
     runtime.check(elsewhere, other)
     runtime.delete(elsewhere, other)
@@ -311,7 +321,7 @@ def test_gc_without_a_list_takes_only_the_dead(runtime: Runtime, crowd: dict[str
     wait_until(lambda: Attachment("lan", "dead", "eth0").host_name not in host.run("ip -o link"))
     assert ask(runtime, "GC", LAN).code == 0
     assert owners(host) == ["a", "b", "c"]
-    assert ask(runtime, "GC", LAN, **{VALID: []}).code == 0
+    collect(runtime)
     assert not owners(host)
     assert not state_rows(host)
 
@@ -322,10 +332,10 @@ def test_gc_keeps_what_was_connected_by_hand(runtime: Runtime, crowd: dict[str, 
     shell = host.container("shell")
     network = make_network(isDefaultGateway=True, ipMasq=True)
     site.add(network, shell, "shell", via="cli")
-    assert ask(runtime, "GC", LAN, **{VALID: []}).code == 0
+    collect(runtime)
     assert owners(host) == ["shell"]
     host.run(f"ip link delete {Attachment('lan', 'shell', 'eth0').host_name}")
-    assert ask(runtime, "GC", LAN, **{VALID: []}).code == 0
+    collect(runtime)
     assert owners(host) == ["shell"]  # its namespace lives
     site.delete(site.attachment(network, shell, "shell"))
 
@@ -336,7 +346,7 @@ def test_gc_finds_by_their_marks_what_no_record_knows(
     host = runtime.host
     for part in default_state_folder().glob("state.db*"):
         part.unlink()
-    assert ask(runtime, "GC", LAN, **{VALID: listed("a")}).code == 0
+    collect(runtime, "a")
     links = host.run("ip -o link")
     assert Attachment("lan", "a", "eth0").host_name in links
     assert Attachment("lan", "b", "eth0").host_name not in links
@@ -356,9 +366,7 @@ def test_libcni_gc_of_the_cached(runtime: Runtime, crowd: dict[str, Pod]) -> Non
 # --- STATUS
 
 
-def test_status_of_a_fresh_host_and_of_one_in_use(
-    runtime: Runtime, crowd: dict[str, Pod]
-) -> None:
+def test_status_of_a_fresh_host_and_of_one_in_use(runtime: Runtime, crowd: dict[str, Pod]) -> None:
     assert ask(runtime, "STATUS", conflist("fresh", bridge="br7")).code == 0
     assert ask(runtime, "STATUS", LAN).code == 0
     runtime.gc(LAN, [])
@@ -406,9 +414,7 @@ def read_only_state() -> Iterator[None]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_status_of_a_state_that_cannot_be_written(
-    runtime: Runtime, read_only_state: None
-) -> None:
+def test_status_of_a_state_that_cannot_be_written(runtime: Runtime, read_only_state: None) -> None:
     answer = ask(runtime, "STATUS", LAN)
     assert answer.code == UNAVAILABLE
     assert str(default_state_folder()) in answer.stdout
@@ -451,7 +457,7 @@ def test_status_of_a_foreign_ipam(runtime: Runtime, tmp_path: Path) -> None:
     network = conflist(ipam={"type": "picky"})
     assert ask(runtime, "STATUS", network).code == UNAVAILABLE
     plugin = tmp_path / "picky"
-    plugin.write_text("#!/bin/sh\necho '{\"code\": 51, \"msg\": \"daemon down\"}'; exit 1\n")
+    plugin.write_text('#!/bin/sh\necho \'{"code": 51, "msg": "daemon down"}\'\nexit 1\n')
     plugin.chmod(0o755)
     answer = ask(runtime, "STATUS", network)
     assert answer.code == 51

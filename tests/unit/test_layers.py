@@ -25,7 +25,7 @@ LAYERS = [
     {"netplug.model"},
     {"netplug.codec"},
     {"netplug.firewall.intent"},
-    {"netplug.ipam", "netplug.ports", "netplug.kernel"},
+    {"netplug.ipam", "netplug.ports", "netplug.locks", "netplug.kernel"},
     {"netplug.resources"},
     {"netplug.plan", "netplug.firewall"},
     {"netplug.plugins", "netplug.state"},
