@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from netplug import admission, ipam, plan, plugins, upkeep
 from netplug.errors import (
@@ -45,9 +45,6 @@ class ForeignIpam(Protocol):
 
     def gc(self) -> None: ...
 
-    def of(self, attachment: Attachment, config: dict[str, Any]) -> ForeignIpam:
-        """The same plugin, asked about another attachment with the configuration of its ADD."""
-
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -67,11 +64,14 @@ class Engine:
         host: Host,
         log: Callable[[str], None] = lambda line: None,
         open_sandbox: Callable[[str], int | None] = namespaces.open_namespace,
+        foreign_of: Callable[[Record], ForeignIpam | None] = lambda record: None,
     ) -> None:
+        """`foreign_of`: the IPAM plugin that gave a record its addresses, where it was not ours."""
         self.state = state
         self.host = host
         self.log = log
         self._open_sandbox = open_sandbox
+        self._foreign_of = foreign_of
         if state.damaged:
             log(f"the state file was damaged; it is kept as {state.damaged}")
         for owner in state.reclaim(host.boot):
@@ -212,10 +212,12 @@ class Engine:
                 self.state.leave(db, self.host.id, attachment.owner)
             raise
 
-    def remove(self, record: Record, foreign: ForeignIpam | None) -> None:
+    def remove(self, record: Record, foreign: ForeignIpam | None = None) -> None:
+        """Undoes the record's plan, gives its addresses back, forgets it. Under its lock."""
         with self.host.kernel(self.sandbox_of(record)) as kernel:
             errors = plan.remove(kernel, record.plan, self.usage(record))
         # The address goes last: it is never free while its link or rules can carry traffic.
+        foreign = foreign or self._foreign_of(record)
         if foreign is not None:
             try:
                 foreign.delete()
@@ -280,7 +282,7 @@ class Engine:
         dry_run: bool = False,
     ) -> list[str]:
         """CNI GC: removes what the list does not name; the owners removed. See `upkeep.gc`."""
-        gone = upkeep.gc(self, network, valid, foreign, dry_run=dry_run)
+        gone = upkeep.gc(self, network, valid, dry_run=dry_run)
         if foreign is not None and not dry_run:
             foreign.gc()
         return gone

@@ -18,7 +18,7 @@ from netplug.reconcile import find_owned, find_unused_bridges, owned_networks, r
 from netplug.state import Record
 
 if TYPE_CHECKING:
-    from netplug.engine import Engine, ForeignIpam
+    from netplug.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def repair(engine: Engine, record: Record, *, dry_run: bool = False) -> Repair:
             return Repair(record, ())
         if current.phase != "ready":
             if not dry_run:
-                engine.remove(current, None)
+                engine.remove(current)
             return Repair(current, ())
         with engine.host.kernel(engine.sandbox_of(current)) as kernel:
             found = plan.check(kernel, current.plan)
@@ -70,7 +70,6 @@ def gc(
     engine: Engine,
     network: str,
     valid: Iterable[tuple[str, str]] | None,
-    foreign: ForeignIpam | None = None,
     *,
     dry_run: bool = False,
 ) -> list[str]:
@@ -86,13 +85,12 @@ def gc(
         a = record.attachment
         if keep is not None and (a.container, a.ifname) in keep:
             continue
-        ipam = foreign.of(a, record.config) if foreign is not None else None
         try:
             if keep is None or a.via == "cli":
-                if not _collect_dead(engine, record.owner, ipam, dry_run=dry_run):
+                if not _collect_dead(engine, record.owner, dry_run=dry_run):
                     continue
             elif not dry_run:
-                engine.delete(a, ipam)
+                engine.delete(a)
             gone.append(record.owner)
         except NetplugError as error:
             errors.append(error)
@@ -122,9 +120,7 @@ def gc_host(engine: Engine, *, dry_run: bool = False) -> list[str]:
     return gone
 
 
-def _collect_dead(
-    engine: Engine, owner: str, foreign: ForeignIpam | None, *, dry_run: bool
-) -> bool:
+def _collect_dead(engine: Engine, owner: str, *, dry_run: bool) -> bool:
     """Removes what is dead, or left half made by a process that is gone; whether it was.
 
     Decided under its lock and by its record of now: it may have been added since it was listed.
@@ -135,7 +131,7 @@ def _collect_dead(
             if record is None or (record.phase == "ready" and not engine.dead(record)):
                 return False
             if not dry_run:
-                engine.remove(record, foreign)
+                engine.remove(record)
             return True
     except Busy:  # whoever works on it lives
         return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from netplug.agent.protocol import OWN_DESCRIPTORS, Call
 from netplug.cni.main import serve
-from netplug.cni.protocol import parse_request
+from netplug.cni.protocol import Request, parse_request
 from netplug.cni.verbs import Log, is_ipam_call
 from netplug.engine import Engine
 from netplug.errors import NetplugError, RequestError
@@ -115,7 +115,7 @@ class _Handed:
         self._worker, self._call, self._descriptors = worker, call, descriptors
 
     @contextmanager
-    def engine(self, log: Log) -> Iterator[Engine]:
+    def engine(self, request: Request, log: Log) -> Iterator[Engine]:
         with self._worker.engine(log, self._call, self._descriptors) as engine:
             yield engine
 

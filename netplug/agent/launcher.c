@@ -111,7 +111,7 @@ static bool append_variables(void) {
     static const char *const passed[] = {"CNI_", "TRACEPARENT=", "TRACESTATE=", "BAGGAGE="};
     bool fits = append("PROGRAM=", 8) && append(program, strlen(program) + 1);
     for (char **each = environ; *each; each++)
-        for (size_t i = 0; strchr(*each, '=') && i < sizeof passed / sizeof *passed; i++)
+        for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
             if (!strncmp(*each, passed[i], strlen(passed[i])))
                 fits = fits && append(*each, strlen(*each) + 1);
     return fits && append("", 1);

@@ -30,7 +30,7 @@ from netplug.config import with_firewall
 from netplug.engine import Engine, Preview
 from netplug.errors import ConfigError, Conflict, NetplugError, NotFound
 from netplug.firewall.render import render
-from netplug.model import Attachment, Network
+from netplug.model import Attachment
 from netplug.networks import parse_conflist_network
 from netplug.resources import Shell
 from netplug.state import Record
@@ -240,7 +240,7 @@ def disconnect(
             a = record.attachment
             if dry_run:
                 continue
-            engine.delete(a, _foreign_of(context, record))
+            engine.delete(a)
             remove_cached(a.network, a.container, a.ifname)
     if json:
         owners = [record.owner for record in records]
@@ -252,26 +252,6 @@ def disconnect(
         own = [step for step in reversed(record.plan.steps) if step.key is None]
         for step in own if dry_run else ():
             print(f"  remove {step.describe()}")
-
-
-def _foreign_of(context: Context, record: Record) -> Any:
-    """The foreign IPAM plugin of a record, called with the configuration of its ADD."""
-    a = record.attachment
-    environ = {
-        "CNI_COMMAND": "DEL",
-        "CNI_CONTAINERID": a.container,
-        "CNI_NETNS": a.sandbox,
-        "CNI_IFNAME": a.ifname,
-        "CNI_PATH": context.cni_path,
-    }
-    request = parse_request(environ, lambda: jsonlib.dumps(record.config).encode())
-    section = record.config.get("ipam")
-    if not isinstance(section, dict):
-        return None
-    from netplug.ipam import parse_ipam
-
-    network = Network(a.network, "", None, ipam=parse_ipam(section))
-    return make_foreign(request, network)
 
 
 def _matches(record: Record, target: str) -> bool:

@@ -13,6 +13,7 @@ import typer
 
 from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist, find_network, list_networks
+from netplug.cni.verbs import recorded_foreign
 from netplug.engine import Engine
 from netplug.host import Host, default_state_folder
 from netplug.networks import conf_folders
@@ -48,7 +49,8 @@ class Context:
         state = State(self.state_folder)
         try:
             with Host() as host:
-                yield Engine(state, host, warn)
+                foreign_of = recorded_foreign(tuple(self.cni_path.split(":")))
+                yield Engine(state, host, warn, foreign_of=foreign_of)
         finally:
             state.close()
 

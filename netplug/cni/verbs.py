@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from netplug import admission, ipam, plugins
 from netplug.cni.delegate import Delegate, find_plugin
@@ -32,9 +32,9 @@ from netplug.errors import (
 )
 from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
-from netplug.model import Attachment, Lease, LeasedAddress, Network, Result
+from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
-from netplug.state import State, is_damage, set_aside
+from netplug.state import Record, State, is_damage, set_aside
 
 Log = Callable[[str], None]
 IPAM_NAME = "netplug-ipam"
@@ -44,7 +44,7 @@ PREFIX = "netplug-"
 class Surroundings(Protocol):
     """Where a request is worked on: the calling process, or what an agent was handed."""
 
-    def engine(self, log: Log) -> AbstractContextManager[Engine]: ...
+    def engine(self, request: Request, log: Log) -> AbstractContextManager[Engine]: ...
 
     def open_sandbox(self, path: str) -> int | None:
         """The namespace at `path`, as a descriptor of the caller's own; None when it is gone."""
@@ -57,11 +57,12 @@ class OneProcess:
     """The calling process's namespaces, and a state opened for this one request."""
 
     @contextmanager
-    def engine(self, log: Log) -> Iterator[Engine]:
+    def engine(self, request: Request, log: Log) -> Iterator[Engine]:
         state = State(default_state_folder())
         try:
             with Host() as host:
-                yield Engine(state, host, log)
+                foreign_of = recorded_foreign(request.path)
+                yield Engine(state, host, log, foreign_of=foreign_of)
         finally:
             state.close()
 
@@ -107,7 +108,7 @@ def _run(request: Request, program: str, log: Log, around: Surroundings) -> Resu
     else:  # a configuration that went wrong since must not hinder a removal
         network = parse_identity(request.config)
     foreign = make_foreign(request, network)
-    with around.engine(log) as engine:
+    with around.engine(request, log) as engine:
         if request.command == "ADD":
             check_convertible(request.version, network.ipam is not None)
             return engine.add(network, parse_attachment(request, network), foreign)
@@ -189,16 +190,24 @@ class Foreign:
     def gc(self) -> None:
         self._delegate.run("GC")
 
-    def of(self, attachment: Attachment, config: dict[str, Any]) -> Foreign:
-        """Hardly any IPAM plugin serves GC: what GC collects is given back by DEL."""
-        request = replace(
-            self._delegate.request,
-            container=attachment.container,
-            netns=attachment.sandbox,
-            ifname=attachment.ifname,
-            stdin=json.dumps(config).encode(),
+
+def recorded_foreign(path: tuple[str, ...]) -> Callable[[Record], Foreign | None]:
+    """For removals without a request: the plugin with the configuration of the record's ADD."""
+
+    def foreign_of(record: Record) -> Foreign | None:
+        a = record.attachment
+        request = Request(
+            "DEL",
+            container=a.container,
+            netns=a.sandbox,
+            ifname=a.ifname,
+            path=path,
+            config=record.config,
+            stdin=json.dumps(record.config).encode(),
         )
-        return Foreign(request, self._delegate.kind)
+        return make_foreign(request, parse_identity(record.config))
+
+    return foreign_of
 
 
 def make_foreign(request: Request, network: Network) -> Foreign | None:
@@ -227,7 +236,7 @@ def _serve_ipam(request: Request, log: Log, around: Surroundings) -> Result | No
     """Addresses and routes, no interfaces."""
     whole = request.command in ("ADD", "STATUS")
     network = _parse_ipam_network(request, log) if whole else parse_identity(request.config)
-    with around.engine(log) as engine:
+    with around.engine(request, log) as engine:
         if request.command == "ADD":
             return engine.lease(network, parse_attachment(request, network, via="ipam"))
         if request.command == "DEL":

@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from ipaddress import ip_interface
+from itertools import product
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,6 +143,15 @@ def test_a_chain_comes_and_goes(runtime: Runtime, case: Case, tmp_path: Path) ->
     walk_chain(runtime, case, tmp_path)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_many_more_chains(runtime: Runtime, tmp_path: Path) -> None:
+    rows = (dict(zip(FACTORS, values, strict=True)) for values in product(*FACTORS.values()))
+    possible = [case for case in (Case(**row) for row in rows) if case.possible()]
+    for number, case in enumerate(Random(2).sample(possible, 120)):
+        walk_chain(runtime, case, tmp_path, f"c{number}")
+
+
 @pytest.mark.parametrize("main", FACTORS["main"])
 @pytest.mark.parametrize("ipam", FACTORS["ipam"])
 def test_a_chain_of_real_executions(
@@ -150,10 +161,10 @@ def test_a_chain_of_real_executions(
     walk_chain(Runtime(host, folder, execute=True, cache=tmp_path / "cache"), case, tmp_path)
 
 
-def walk_chain(runtime: Runtime, case: Case, data: Path) -> None:
+def walk_chain(runtime: Runtime, case: Case, data: Path, name: str = "web") -> None:
     host = runtime.host
-    network, container = case.conflist(data / "leases"), host.container("web")
-    pod = Pod("web", container.path, wishes=case.wishes)
+    network, container = case.conflist(data / "leases"), host.container(name)
+    pod = Pod(name, container.path, wishes=case.wishes)
     before, inside = dump(host), dump(container)
     result = runtime.add(network, pod)
     demand_result(case.version, result)
@@ -211,11 +222,8 @@ def demand_ping(container: Host, result: Json) -> None:
         container.run(f"ping -c 1 -W 2 {ip['gateway']}")
 
 
-# The reference leaves its bridge, the sysctls it set, and the chains that all networks share.
-FOREIGN_CHAINS = ("CNI-HOSTPORT-", "CNI-FORWARD", "CNI-ADMIN", "CNI-ISOLATION")
-
-
 def demand_nothing_left(host: Host, case: Case, before: Mapping[str, Any]) -> None:
+    """But for the reference's bridge, and the chains that it keeps for all networks."""
     if case.main == "bridge":
         host.run("ip link delete br0")
     if case.ports == "portmap" or case.firewall or case.main == "bridge":

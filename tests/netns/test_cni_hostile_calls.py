@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cni_exec import Answer, Json, execute_in, install_folder, serve_in, state_rows
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from unit import test_cni_hostile as table
 
@@ -295,6 +295,7 @@ def demand_no_harm(host: Host, container: Host, config: Json, variables: Mapping
         answer = serve_in(host, {**environ, "CNI_COMMAND": command}, stdin)
         assert answer.code in {0, *OWN_CODES}, (answer, config, variables)
         demand_shape(answer, command)
+        event(f"{command} {answer.code}")
         if command == "ADD" and answer.code:
             demand_clean(host, (answer, config, variables))
         elif command == "ADD":

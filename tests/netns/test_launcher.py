@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,11 @@ NETWORK = {
 
 
 @pytest.fixture(params=KINDS[:2])
-def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Workshop, Path]]:
+def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Workshop, Path]:
+    if request.param == "native" and not shutil.which("cc"):
+        pytest.skip("no C compiler")
     workshop = Workshop(tmp_path)
-    yield workshop, workshop.make(request.param, interpreter=sys.executable)
+    return workshop, workshop.make(request.param, interpreter=sys.executable)
 
 
 def identity(path: str) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from netplug.agent.protocol import render_answer, render_refusal
 from netplug.errors import UnsupportedError
 
 ANSWER = render_answer(3, b"out", b"err")
+LIMIT = protocol.PAYLOAD_LIMIT
 ANSWERED = Said(b"out", 3, b"err")
 LOST = Said(bytes(build.compute_values(build.Settings())["LOST"]), 1)  # type: ignore[arg-type]
 Make = Callable[..., Path]
@@ -182,9 +183,12 @@ def test_an_answer_that_ends_early(workshop: Workshop, launcher: Path, size: int
     [
         render_refusal("too late"),
         protocol.BEGIN * 20,
-        b"R\0" + (1 << 24).to_bytes(4, "little") + (1).to_bytes(4, "little"),
+        b"R\0" + LIMIT.to_bytes(4, "little") + bytes(4),
         b"R\0" + b"\xff" * 8,
+        b"B" + ANSWER[1:],
+        b"R\0" + LIMIT.to_bytes(4, "little") * 2 + bytes(2 * LIMIT),
     ],
+    ids=["refusal", "begin", "cut", "huge", "wrong-kind", "too-large"],
 )
 def test_an_answer_that_is_none(workshop: Workshop, launcher: Path, answer: bytes) -> None:
     with ScriptedAgent(workshop.socket, lambda talk: begin(talk, answer)) as agent:
@@ -339,7 +343,7 @@ def test_a_killed_launcher_has_begun_nothing(workshop: Workshop, launcher: Path)
 
 
 def test_stop_and_continue(workshop: Workshop, launcher: Path) -> None:
-    """SIGCONT interrupts poll, read and send (signal(7))."""
+    """A frozen launcher goes on where it was; its waiting may end with EINTR (signal(7))."""
     process: list[subprocess.Popen[bytes]] = []
     started = threading.Event()
 
@@ -424,10 +428,11 @@ def test_the_one_process_plugin_finds_what_the_caller_left(workshop: Workshop, m
         "spy", "#!/bin/sh\ncat /proc/$$/environ; pwd; cd /proc/$$/fd; echo *; cat\n"
     )
     environ = {**CALL, "LC_ALL": "C", "X": "1", "EMPTY": ""}
-    for stdin in (b"", b"{}"):
+    for closed in ("", "2>&-"):
+        shell = ["/bin/sh", "-c", f'exec "$0" {closed}']
         with ScriptedAgent(workshop.socket, refuse):
-            through = run(make(interpreter=spy), environ, stdin)
-        assert through == run([spy], environ, stdin)
+            through = run([*shell, str(make(interpreter=spy))], environ)
+        assert through == run([*shell, spy], environ)
 
 
 def test_a_vanished_interpreter(workshop: Workshop, make: Make) -> None:

@@ -1,0 +1,117 @@
+"""Starting the agent: by hand, or by systemd when the first call comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from netplug.agent.server import control
+from netplug.errors import Conflict, NetplugError, Unavailable
+
+START_SECONDS = 10.0
+
+SOCKET_UNIT = """\
+[Unit]
+Description=netplug agent socket
+
+[Socket]
+ListenStream={socket}
+SocketMode=0600
+DirectoryMode=0700
+
+[Install]
+WantedBy=sockets.target
+"""
+
+# What is forbidden here the agent never needs. It must see the host's namespaces as engines
+# do, so it gets no mount namespace of its own: nothing below Protect* or Private* that makes one.
+SERVICE_UNIT = """\
+[Unit]
+Description=netplug agent: serves CNI calls without starting Python for each
+Requires=netplug.socket
+After=netplug.socket
+
+[Service]
+ExecStart={python} -I -m netplug.agent {socket} {folder}
+Restart=on-failure
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6 AF_PACKET
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+UMask=0077
+"""
+
+
+def read_status(socket: Path) -> dict[str, object] | None:
+    """What the agent says of itself; None when none answers."""
+    try:
+        return control(socket, "status")
+    except (OSError, ValueError):
+        return None
+
+
+def start(socket: Path, folder: Path, log: Path | None = None) -> dict[str, object]:
+    """Starts the agent in the background and waits until it answers; its status.
+
+    A session of its own, standard descriptors on /dev/null (or the log), every other one
+    closed, cwd /: it keeps nothing of its starter's. Raises Conflict, Unavailable.
+    """
+    if read_status(socket) is not None:
+        raise Conflict(f"an agent runs already on {socket}", "", "see: netplug agent status")
+    with open(log or "/dev/null", "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-m", "netplug.agent", str(socket), str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        status = read_status(socket)
+        if status is not None:
+            process.returncode = 0  # it outlives us: nobody waits for it
+            return status
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise Unavailable(
+        "the agent did not start",
+        f"nothing answers on {socket}",
+        f"see why with: {sys.executable} -m netplug.agent {socket} {folder}",
+    )
+
+
+def stop(socket: Path) -> None:
+    """Asks the agent to end and waits until it has. Raises Unavailable when it stays."""
+    if read_status(socket) is None:
+        return
+    control(socket, "stop")
+    deadline = time.monotonic() + START_SECONDS
+    while read_status(socket) is not None:
+        if time.monotonic() > deadline:
+            raise Unavailable("the agent does not end", "it still answers", "kill it by its pid")
+        time.sleep(0.05)
+
+
+def render_units(socket: Path, folder: Path) -> dict[str, str]:
+    """systemd's unit files, by name."""
+    values = {"socket": socket, "folder": folder, "python": sys.executable}
+    return {
+        "netplug.socket": SOCKET_UNIT.format(**values),
+        "netplug.service": SERVICE_UNIT.format(**values),
+    }
+
+
+def demand_running(socket: Path) -> dict[str, object]:
+    """The agent's status. Raises NetplugError when none answers."""
+    status = read_status(socket)
+    if status is None:
+        raise NetplugError("no agent answers", f"on {socket}", "start it with: netplug agent start")
+    return status
