@@ -1,12 +1,21 @@
-"""What a case is: contenders, and the names and units of what they measure."""
+"""What a case is: contenders, the names and units of what they measure, and the targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+REFERENCE = "reference"
+NATIVE = "native launcher"
+PYTHON = "Python launcher"
+ALONE = "one process"
+
+
+class NotMeasured(Exception):
+    """What a comparison needs cannot be had here; the text is the reason."""
 
 
 class Contender(Protocol):
@@ -21,11 +30,42 @@ class Contender(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """A contender that cannot be had here, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """What cases are given: the executables to compare."""
 
-    netplug: Path | None  # None: the reference once more, to try the bench itself
     reference: Path  # a folder of CNI plugins
+    plugins: Mapping[str, Path | Missing]  # netplug's contenders: a folder with one plugin each
+    folder: Path  # for files of a case's own; gone with the bench
+    state: Path  # the agent's
+    say: Callable[[str], None]  # tells people what takes so long
+
+    def launcher(self) -> tuple[str, Path]:
+        """The name and folder of the fastest plugin that works through the agent."""
+        for name in (NATIVE, PYTHON):
+            if isinstance(found := self.plugins[name], Path):
+                return name, found
+        raise NotMeasured("there is no launcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """At most this: times the baseline's median, or the number itself."""
+
+    limit: float
+    relative: bool = True
+
+
+# By operation and contender.
+Targets = Mapping[tuple[str, str], Target]
+Make = Callable[[Setup, ExitStack], Sequence[Contender | Missing]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +74,16 @@ class Case:
 
     name: str
     title: str
-    make: Callable[[Setup, ExitStack], Sequence[Contender]]
+    make: Make  # raises NotMeasured
+    targets: Targets = field(default_factory=dict)
     unit: str = "ms"
+    once: bool = False  # no matter of rounds: a size, not a time
+
+
+def make_targets(**limits: tuple[float, float]) -> Targets:
+    """Ratios to the reference, by operation: of the native and of the Python launcher."""
+    return {
+        (operation, name): Target(limit)
+        for operation, pair in limits.items()
+        for name, limit in zip((NATIVE, PYTHON), pair, strict=True)
+    }

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.execute import Execution, execute
 from netplug.kernel import namespaces
 
 T = TypeVar("T")
@@ -22,10 +22,6 @@ Config = Mapping[str, Any]
 Result = dict[str, Any]
 CNI_VERSION = "1.0.0"
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class PluginFailed(Exception):
-    """A plugin refused; the text is its own error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +49,38 @@ class Chain:
     def add(self, attachment: Attachment) -> Result:
         result: Result | None = None
         for plugin in self.plugins:
-            request = self._request(plugin, attachment, result)
-            result = json.loads(self._execute("ADD", plugin, attachment, request))
+            result = json.loads(execute(self.execution("ADD", plugin, attachment, result)))
         assert result is not None
         return result
 
     def delete(self, attachment: Attachment, result: Result) -> None:
         for plugin in reversed(self.plugins):
-            self._execute("DEL", plugin, attachment, self._request(plugin, attachment, result))
+            execute(self.execution("DEL", plugin, attachment, result))
 
     def version(self) -> None:
         """What engines ask of every plugin before they use it."""
         for plugin in self.plugins:
-            self._execute("VERSION", plugin, None, json.dumps({"cniVersion": CNI_VERSION}))
+            execute(self.execution("VERSION", plugin))
+
+    def execution(
+        self,
+        command: str,
+        plugin: Config,
+        attachment: Attachment | None = None,
+        result: Result | None = None,
+    ) -> Execution:
+        """One plugin's part of a verb."""
+        environment = {"PATH": SEARCH_PATH, "CNI_COMMAND": command, "CNI_PATH": str(self.folder)}
+        stdin = json.dumps({"cniVersion": CNI_VERSION})
+        if attachment:
+            environment |= {
+                "CNI_CONTAINERID": attachment.container,
+                "CNI_NETNS": attachment.path,
+                "CNI_IFNAME": "eth0",
+                "CNI_ARGS": "",
+            }
+            stdin = self._request(plugin, attachment, result)
+        return Execution([str(self.folder / plugin["type"])], stdin, environment)
 
     def _request(self, plugin: Config, attachment: Attachment, result: Result | None) -> str:
         """The plugin's part of the list, with what the runtime adds (libcni: buildOneConfig)."""
@@ -82,31 +97,34 @@ class Chain:
             request["prevResult"] = result
         return json.dumps(request)
 
-    def _execute(
-        self, command: str, plugin: Config, attachment: Attachment | None, request: str
-    ) -> str:
-        environment = {"PATH": SEARCH_PATH, "CNI_COMMAND": command, "CNI_PATH": str(self.folder)}
-        if attachment:
-            environment |= {
-                "CNI_CONTAINERID": attachment.container,
-                "CNI_NETNS": attachment.path,
-                "CNI_IFNAME": "eth0",
-                "CNI_ARGS": "",
-            }
-        done = subprocess.run(
-            [self.folder / plugin["type"]],
-            input=request,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise PluginFailed(f"{plugin['type']} {command}: {done.stdout}{done.stderr}")
-        return done.stdout
+
+class SimulatedHost:
+    """A network namespace that plays the host, and those of containers, until it is closed.
+
+    Containers' namespaces are kept till then: the kernel's work to destroy one would fall into
+    the next measurement.
+    """
+
+    def __init__(self) -> None:
+        self.namespace = namespaces.new_namespace()
+        self._opened = [self.namespace]
+
+    def container(self) -> int:
+        """The descriptor of a new container's network namespace."""
+        self._opened.append(namespaces.new_namespace())
+        return self._opened[-1]
+
+    def run(self, work: Callable[[], T]) -> T:
+        """`work` done inside."""
+        return namespaces.in_namespace(self.namespace, work)
+
+    def close(self) -> None:
+        while self._opened:
+            namespaces.close(self._opened.pop())
 
 
 class ChainContender:
-    """Measures VERSION, ADD and DEL of a chain, in a simulated host of its own.
+    """Measures ADD and DEL of a chain, in a simulated host of its own.
 
     One attachment stays for the whole run: a host with nothing on a network yet, where the
     bridge and the base chains are still to be made, is met once and not over and over.
@@ -114,48 +132,48 @@ class ChainContender:
 
     def __init__(self, name: str, chain: Chain, runtime: Mapping[str, Any]) -> None:
         self.name = name
+        self.host = SimulatedHost()
         self._chain = chain
         self._runtime = runtime
         self._count = 0
-        self._host = namespaces.new_namespace()
         self._resident = self._next_attachment()
-        self._resident_result = self._in_host(lambda: chain.add(self._resident))
+        self._resident_result = self.host.run(lambda: chain.add(self._resident))
 
     def _next_attachment(self) -> Attachment:
         self._count += 1
         runtime = dict(self._runtime)
         if ports := runtime.get("portMappings"):
             runtime["portMappings"] = [
-                {**port, "hostPort": port["hostPort"] + self._count} for port in ports
+                {**port, "hostPort": port["hostPort"] + self._count * len(ports)} for port in ports
             ]
-        return Attachment(f"bench-{self._count}", namespaces.new_namespace(), runtime)
+        return Attachment(f"bench-{self._count}", self.host.container(), runtime)
 
     def measure(self) -> Mapping[str, float]:
         attachment = self._next_attachment()
 
         def work() -> Mapping[str, float]:
             started = time.perf_counter()
-            self._chain.version()
-            versioned = time.perf_counter()
             result = self._chain.add(attachment)
             added = time.perf_counter()
             self._chain.delete(attachment, result)
             deleted = time.perf_counter()
-            return {
-                "VERSION": 1000 * (versioned - started),
-                "ADD": 1000 * (added - versioned),
-                "DEL": 1000 * (deleted - added),
-            }
+            return {"ADD": 1000 * (added - started), "DEL": 1000 * (deleted - added)}
 
-        try:
-            return self._in_host(work)
-        finally:
-            namespaces.close(attachment.namespace)
-
-    def _in_host(self, work: Callable[[], T]) -> T:
-        return namespaces.in_namespace(self._host, work)
+        return self.host.run(work)
 
     def close(self) -> None:
-        self._in_host(lambda: self._chain.delete(self._resident, self._resident_result))
-        namespaces.close(self._resident.namespace)
-        namespaces.close(self._host)
+        self.host.run(lambda: self._chain.delete(self._resident, self._resident_result))
+        self.host.close()
+
+
+class VersionContender:
+    """Measures VERSION, which engines ask before they use a plugin."""
+
+    def __init__(self, name: str, chain: Chain) -> None:
+        self.name = name
+        self._chain = chain
+
+    def measure(self) -> Mapping[str, float]:
+        started = time.perf_counter()
+        self._chain.version()
+        return {"VERSION": 1000 * (time.perf_counter() - started)}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.case import Case, Contender, Setup
+from bench.case import Case, Contender, Missing, NotMeasured, Setup, Target
 
 WARM_UP = 2  # rounds that are thrown away: first-use costs of kernel modules, page cache
+# Seconds before each measurement. The kernel ends what the one before removed when that has
+# returned long since: RCU's grace period, the destruction of rules and namespaces.
+SETTLE = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +44,57 @@ class Outcome:
     operation: str
     samples: tuple[Samples, ...]
 
-    def ratio(self, samples: Samples) -> float:
-        """How many times the baseline's median: below 1 is better than the baseline."""
+    def ratio(self, samples: Samples) -> float | None:
+        """How many times the baseline's median: below 1 is better. None for the baseline."""
+        if samples is self.samples[0]:
+            return None
         return samples.median / self.samples[0].median
 
+    def target(self, samples: Samples) -> Target | None:
+        return self.case.targets.get((self.operation, samples.contender))
 
-def run_case(case: Case, setup: Setup, rounds: int, advance: Callable[[], None]) -> list[Outcome]:
+    def met(self, samples: Samples) -> bool | None:
+        """Whether the target is met; None where there is none."""
+        target = self.target(samples)
+        figure = samples.median if target and not target.relative else self.ratio(samples)
+        return None if target is None or figure is None else figure <= target.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What could not be measured: one contender of a case, or all of it."""
+
+    case: Case
+    contender: str
+    reason: str
+
+
+def run_case(
+    case: Case, setup: Setup, rounds: int, advance: Callable[[], None]
+) -> tuple[list[Outcome], list[Gap]]:
     """Measure `rounds` rounds of every contender, in turn; `advance` is called after each round.
 
     Who begins changes from round to round, so that neither gains from the state that the other
     leaves the machine in, and a slow minute of the machine hits all alike.
     """
     with ExitStack() as stack:
-        contenders = case.make(setup, stack)
-        for _ in range(WARM_UP):
-            for contender in contenders:
-                contender.measure()
+        try:
+            wanted = case.make(setup, stack)
+        except NotMeasured as reason:
+            return [], [Gap(case, "", str(reason))]
+        contenders = [one for one in wanted if not isinstance(one, Missing)]
+        gaps = [Gap(case, one.name, one.reason) for one in wanted if isinstance(one, Missing)]
         measured: dict[str, list[Mapping[str, float]]] = {one.name: [] for one in contenders}
-        for number in range(rounds):
+        warm_up = 0 if case.once else WARM_UP
+        for number in range(-warm_up, 1 if case.once else rounds):
             for contender in contenders if number % 2 else list(reversed(contenders)):
-                measured[contender.name].append(contender.measure())
-            advance()
-    return collect(case, contenders, measured)
+                time.sleep(SETTLE)
+                values = contender.measure()
+                if number >= 0:
+                    measured[contender.name].append(values)
+            if number >= 0:
+                advance()
+    return collect(case, contenders, measured), gaps
 
 
 def collect(
@@ -69,7 +102,8 @@ def collect(
     contenders: Sequence[Contender],
     measured: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> list[Outcome]:
-    operations = measured[contenders[0].name][0]
+    """Outcomes in the order in which operations are met first; not everybody has each."""
+    operations = dict.fromkeys(name for one in contenders for name in measured[one.name][0])
     return [
         Outcome(
             case,
@@ -77,6 +111,7 @@ def collect(
             tuple(
                 Samples(one.name, tuple(values[operation] for values in measured[one.name]))
                 for one in contenders
+                if operation in measured[one.name][0]
             ),
         )
         for operation in operations

@@ -210,8 +210,9 @@ def _range(node: _Node) -> Range:
             'add "subnet": "10.1.0.0/24", for example',
         )
     subnet = _network(text, node.key("subnet"))
-    if subnet.is_multicast or subnet.is_loopback:
-        kind = "multicast" if subnet.is_multicast else "loopback"
+    unspecified = subnet.network_address.is_unspecified  # 0.0.0.0/8 is "this network" (RFC 791)
+    if subnet.is_multicast or subnet.is_loopback or unspecified:
+        kind = "multicast" if subnet.is_multicast else "loopback" if subnet.is_loopback else "such"
         raise _refuse(
             node.key("subnet"),
             text,

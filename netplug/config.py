@@ -14,14 +14,25 @@ import json
 import types
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+from netplug import __version__
 from netplug.cni.golang import fold, shown
 from netplug.cni.protocol import check_network_name
 from netplug.cni.reader import Reader, join
 from netplug.cni.schema import REQUEST, VALID_ATTACHMENTS
+from netplug.codec import decode, encode
 from netplug.errors import ConfigError
-from netplug.model import Dns, Ipam, Network
+from netplug.model import Dns, Ipam, Network, digest
 from netplug.resolvconf import parse_resolv_conf
 
 if TYPE_CHECKING:
@@ -59,7 +70,11 @@ def driver_name(config: Mapping[str, Any]) -> str:
 
 
 def parse_network(
-    config: Mapping[str, Any], driver_options: type, *, strict_unknown: bool = False
+    config: Mapping[str, Any],
+    driver_options: type,
+    *,
+    strict_unknown: bool = False,
+    memory: Memory | None = None,
 ) -> tuple[Network, list[str]]:
     """The network and warnings about keys that nobody reads.
 
@@ -76,7 +91,7 @@ def parse_network(
         for key in config
         if key not in REQUEST and key not in options_schema and not key.startswith("cni.dev/")
     ]
-    options, unknown_in_options = parse_options(config, driver_options)
+    options, unknown_in_options = parse_options(config, driver_options, memory)
     ipam, unknown_in_ipam = _parse_ipam(config)
     unknown += [*unknown_in_options, *unknown_in_ipam]
     warnings = [key.judged(strict=strict_unknown) for key in unknown]
@@ -207,20 +222,42 @@ def _parse_firewall(config: Mapping[str, Any]) -> str:
 # --- the driver's own options
 
 
-def parse_options(config: Mapping[str, Any], kind: type) -> tuple[Any, list[Unknown]]:
+class Memory(Protocol):
+    """Where options that were found right are kept, so that they are not checked for each call."""
+
+    def recall(self, key: str) -> str | None: ...
+
+    def remember(self, key: str, text: str) -> None: ...
+
+
+def parse_options(
+    config: Mapping[str, Any], kind: type, memory: Memory | None = None
+) -> tuple[Any, list[Unknown]]:
     """The options dataclass filled from the keys of `config` that are its own.
 
-    Also the unknown keys inside those values. Raises ConfigError.
+    Also the unknown keys inside those values. Raises ConfigError. Importing pydantic takes
+    longer than all the rest of a call, so a process for each call looks into `memory` first.
     """
-    from pydantic import ValidationError
-
     fields = option_fields(kind)
     own = {key: value for key, value in config.items() if key in fields}
     _add_sysctls(own, fields, config)
     renamed, unknown = _renamed(own, kind, "")
+    text = json.dumps(renamed, default=str, sort_keys=True)
+    key = digest("options", __version__, kind.__module__, kind.__qualname__, text)
+    if memory is not None and (known := memory.recall(key)) is not None:
+        return decode(kind, json.loads(known)), unknown
+    options = _check_options(kind, text)
+    if memory is not None:
+        memory.remember(key, json.dumps(encode(options)))
+    return options, unknown
+
+
+def _check_options(kind: type, text: str) -> Any:
+    from pydantic import ValidationError
+
     try:
         # JSON mode: lists become tuples and texts addresses, nothing else is converted
-        return _adapter(kind).validate_json(json.dumps(renamed, default=str), strict=True), unknown
+        return _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         raise _config_error(kind, error.errors(include_url=False)) from None
 

@@ -123,15 +123,25 @@ class KernelRefused(NetplugError):
 
 
 class DelegateError(NetplugError):
-    """A foreign plugin's failure; `delegate_code` is the code that it gave."""
+    """A foreign plugin's failure; `delegate_code` is the code that it gave.
+
+    `started` false: it could not be executed, and so has done nothing.
+    """
 
     code = 106
 
     def __init__(
-        self, what: str, why: str = "", hint: str = "", *, delegate_code: int | None = None
+        self,
+        what: str,
+        why: str = "",
+        hint: str = "",
+        *,
+        delegate_code: int | None = None,
+        started: bool = True,
     ) -> None:
         super().__init__(what, why, hint)
         self.delegate_code = delegate_code
+        self.started = started
 
     @property
     def cni_code(self) -> int:

@@ -33,6 +33,20 @@ ALIAS_LIMIT = (
 )
 
 
+def link_name_fault(name: str) -> str:
+    """The rule that a link's name breaks; "" where the kernel takes it as it is.
+
+    `%` asks the kernel to put a number there, `all` and `default` are folders of sysctls.
+    """
+    if not 1 <= len(name.encode(errors="surrogateescape")) <= 15:  # IFNAMSIZ without its NUL
+        return "must have 1 to 15 bytes"
+    if name in (".", "..", "all", "default"):
+        return 'must not be ".", "..", "all" or "default"'
+    if any(char in "/:%\0" or char.isspace() for char in name):
+        return "must not contain '/', ':', '%' or white space"
+    return ""
+
+
 def overlaps(one: IPNetwork, other: IPNetwork) -> bool:
     """Do the two share an address? False across families."""
     return one.version == other.version and one.overlaps(other)

@@ -122,6 +122,21 @@ class State:
         """For single reading statements outside a transaction."""
         return self._db
 
+    # what was found right once (`config.Memory`)
+
+    def recall(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE name=?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def remember(self, key: str, text: str) -> None:
+        """Keeps a thousand; which, is all the same."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
+            db.execute(
+                "DELETE FROM meta WHERE name<>'boot' AND name NOT IN"
+                " (SELECT name FROM meta WHERE name<>'boot' LIMIT 1000)"
+            )
+
     # locks
 
     @contextmanager

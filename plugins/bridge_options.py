@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from netplug.errors import ConfigError, UnsupportedError
-from netplug.model import Attachment, Facts, Network
+from netplug.model import Attachment, Facts, Network, link_name_fault
 from netplug.resources.links import Vlan
 
 DEFAULT_MTU = 1500
@@ -65,14 +65,19 @@ class BridgeOptions:
                 'it must be 0, "auto" or within 68..65535',
                 'remove it, or write "mtu": "auto"',
             )
-        if not 1 <= len(self.bridge.encode()) <= 15 or set(self.bridge) & set("/: \t\n"):
+        if fault := link_name_fault(self.bridge):
             raise ConfigError(
                 f"'bridge' is {self.bridge!r}",
-                "a link's name has 1 to 15 bytes, and no '/', ':' or blanks",
+                f"the name of a link {fault}",
+                "use a name such as cni0",
             )
         for entry in self.vlan_trunk:
             entry.ids()
-        for key in self.sysctl:
+        for key, value in self.sysctl.items():
+            if not value or "\n" in value or "\0" in key + value:
+                raise ConfigError(
+                    f"'sysctl' has {value!r} for {key!r}", "that is no value", "write one line"
+                )
             parts = key.replace("/", ".").split(".")
             if parts[0] != "net" or "" in parts:
                 raise ConfigError(

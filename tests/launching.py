@@ -16,7 +16,7 @@ from netplug.agent.build import Settings
 
 KINDS = ("native", "python", "sanitized")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-ALONE = '#!/bin/sh\nprintf "alone as %s: " "$4"; cat; exit 7\n'  # $1 -I $2 -c $3 CODE $4 PROGRAM
+ALONE = '#!/bin/sh\nprintf "alone as %s: " "$4"; cat; exit 7\n'  # $1 -IS $2 -c $3 CODE $4 PROGRAM
 CALL = {
     "CNI_COMMAND": "ADD",
     "CNI_CONTAINERID": "c1",

@@ -12,17 +12,31 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import netplug
 from netplug.agent import protocol
 from netplug.cni.result import render_about, render_error, render_version
 from netplug.cni.versions import CURRENT
 from netplug.errors import Busy, InputError, NetplugError, UnsupportedError
 
-CODE = "import sys; from netplug.cni.main import main; sys.exit(main(sys.argv[1]))"
+# Without `site` (-S) Python starts 15 ms sooner; where packages lie is baked in instead.
+PATHS = list(
+    dict.fromkeys(
+        [
+            str(Path(netplug.__file__).parents[1]),
+            *(sysconfig.get_path(p) for p in ("purelib", "platlib")),
+        ]
+    )
+)
+CODE = (
+    f"import sys; sys.path += {PATHS!r}; from netplug.cni.main import main;"
+    " sys.exit(main(sys.argv[1]))"
+)
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c11", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
 LINKS = {"static": ("-static",), "dynamic": ()}
@@ -32,6 +46,7 @@ PATIENCE = 60  # seconds for the compiler
 ONE_PROCESS = """\
 # The CNI plugin netplug; written by `netplug install`.
 import os, sys
+sys.path += {paths!r}
 from netplug.cni.main import main
 sys.exit(main(os.path.basename(sys.argv[0])))
 """
@@ -68,7 +83,7 @@ def make_launcher(settings: Settings, wanted: str = "auto") -> Launcher:
     that no launcher can hold.
     """
     if wanted == "one-process":
-        return Launcher(_script("-I", ONE_PROCESS), "one process, no agent")
+        return Launcher(_script("-IS", ONE_PROCESS.format(paths=PATHS)), "one process, no agent")
     if wanted == "python":
         return render_python(settings)
     try:

@@ -2,7 +2,7 @@
 //
 // It hands the call to the agent as protocol.py says; where none takes it, it becomes the
 // one-process plugin: same stdin, same environment. Baked in by `netplug install`, with -D:
-//   INTERPRETER CODE             the one-process plugin: INTERPRETER -I -c CODE PROGRAM
+//   INTERPRETER CODE             the one-process plugin: INTERPRETER -IS -c CODE PROGRAM
 //   VERSION ABOUT                answers that need no agent; ABOUT follows "CNI PROGRAM"
 //   LOST NO_INTERPRETER          CNI error objects
 //   SOCKET MAGIC PAYLOAD_LIMIT ANSWER_MS WORK_MS
@@ -90,7 +90,7 @@ static bool restore_stdin(void) {
 }
 
 static _Noreturn void run_alone(void) {
-    const char *argv[] = {INTERPRETER, "-I", "-c", CODE, program, NULL};
+    const char *argv[] = {INTERPRETER, "-IS", "-c", CODE, program, NULL};
     if (!stdin_start || restore_stdin()) execve(INTERPRETER, (char *const *)argv, environ);
     finish(NO_INTERPRETER, strlen(NO_INTERPRETER), 1);
 }

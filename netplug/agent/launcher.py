@@ -10,7 +10,7 @@ import posix
 import sys
 import time
 
-INTERPRETER = ""  # the one-process plugin: INTERPRETER -I -c CODE PROGRAM
+INTERPRETER = ""  # the one-process plugin: INTERPRETER -IS -c CODE PROGRAM
 CODE = ""
 VERSION = b""  # answers that need no agent; ABOUT follows "CNI PROGRAM"
 ABOUT = b""
@@ -80,7 +80,7 @@ def run_alone(program: bytes, taken: "bytes | None", ended: bool) -> int:
     try:
         if taken is not None:
             restore_stdin(taken, ended)
-        argv = (INTERPRETER, "-I", "-c", CODE, program)
+        argv = (INTERPRETER, "-IS", "-c", CODE, program)
         posix.execve(INTERPRETER, argv, posix.environ)
     except OSError:
         return finish(NO_INTERPRETER, 1)

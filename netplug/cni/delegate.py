@@ -33,6 +33,7 @@ def find_plugin(name: str, path: Sequence[str]) -> str:
             f"plugin name {shown(name)} is wrong",
             "a plugin is named by a file name alone",
             "correct ipam.type",
+            started=False,
         )
     for folder in path:
         candidate = f"{folder}/{name}"
@@ -42,6 +43,7 @@ def find_plugin(name: str, path: Sequence[str]) -> str:
         f'failed to find plugin "{name}" in path [{" ".join(path)}]',
         "no folder of CNI_PATH has a file of this name",
         f"install {name}, or correct ipam.type",
+        started=False,
     )
 
 
@@ -141,6 +143,7 @@ def _start(program: str, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
                     f"plugin {program} cannot be executed",
                     error.strerror or str(error),
                     "check its mode and its interpreter",
+                    started=False,
                 ) from error
         time.sleep(1)
     raise AssertionError("unreachable")

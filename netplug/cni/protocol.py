@@ -6,7 +6,6 @@ reference main loop (`skel`): engines and their tests depend on it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,11 +17,10 @@ from netplug.cni.result import parse_prev_result
 from netplug.cni.schema import REQUEST, VALID_ATTACHMENTS
 from netplug.cni.versions import DEFAULT, require_at_least, require_supported
 from netplug.errors import ConfigError, DecodeError, InputError, NetplugError, RequestError
-from netplug.model import Result
+from netplug.model import Result, link_name_fault
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}  # spec version that brought a verb
-IFNAME_BYTES = 15  # IFNAMSIZ without its NUL
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _KNOWN_ARGS = frozenset({"IgnoreUnknown", "IP", "MAC", "GATEWAY"})
@@ -108,13 +106,7 @@ def check_container(value: str) -> None:
 
 def check_ifname(value: str) -> None:
     """Raises RequestError unless the kernel takes `value` as an interface name."""
-    rule = ""
-    if not 1 <= len(os.fsencode(value)) <= IFNAME_BYTES:
-        rule = f"must have 1 to {IFNAME_BYTES} bytes"
-    elif value in (".", ".."):
-        rule = 'must not be "." or ".."'
-    elif any(char in "/:\0" or char.isspace() for char in value):
-        rule = "must not contain '/', ':' or white space"
+    rule = link_name_fault(value)
     if rule:
         raise RequestError(
             "CNI_IFNAME is no interface name", f"{shown(value)} {rule}", "use a name such as eth0"

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from netplug import admission, ipam, plugins
-from netplug.cni.delegate import Delegate, find_plugin
+from netplug.cni.delegate import Delegate
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
 from netplug.config import (
+    Memory,
     demand_allowed_sysctls,
     driver_name,
     parse_identity,
@@ -24,6 +25,7 @@ from netplug.config import (
 from netplug.engine import Engine
 from netplug.errors import (
     ConfigError,
+    DelegateError,
     Impaired,
     NetplugError,
     SandboxError,
@@ -103,12 +105,12 @@ def _run(request: Request, program: str, log: Log, around: Surroundings) -> Resu
         _demand_other_namespace(request, around)
     if is_ipam_call(request, program):
         return _serve_ipam(request, log, around)
-    if request.command in ("ADD", "STATUS"):
-        network = _parse_network(request, program, log)
-    else:  # a configuration that went wrong since must not hinder a removal
-        network = parse_identity(request.config)
-    foreign = make_foreign(request, network)
     with around.engine(request, log) as engine:
+        if request.command in ("ADD", "STATUS"):
+            network = _parse_network(request, program, engine.state, log)
+        else:  # a configuration that went wrong since must not hinder a removal
+            network = parse_identity(request.config)
+        foreign = make_foreign(request, network)
         if request.command == "ADD":
             check_convertible(request.version, network.ipam is not None)
             return engine.add(network, parse_attachment(request, network), foreign)
@@ -152,12 +154,13 @@ def _demand_other_namespace(request: Request, around: Surroundings) -> None:
         )
 
 
-def _parse_network(request: Request, program: str, log: Log) -> Network:
+def _parse_network(request: Request, program: str, memory: Memory, log: Log) -> Network:
     """The whole configuration, checked; a link named netplug-DRIVER says the driver."""
     config = dict(request.config)
     if program.startswith(PREFIX):
         config.setdefault("driver", program.removeprefix(PREFIX))
-    network, warnings = parse_network(config, plugins.get_driver(driver_name(config)).options)
+    options = plugins.get_driver(driver_name(config)).options
+    network, warnings = parse_network(config, options, memory=memory)
     for warning in warnings:
         log(f"network {network.name}: {warning}")
     demand_allowed_sysctls(network)
@@ -172,14 +175,20 @@ class Foreign:
 
     def __init__(self, request: Request, kind: str) -> None:
         self._delegate = Delegate(request, kind)
+        self._holds_nothing = False
 
     def add(self) -> Lease:
-        result = self._delegate.add()
+        try:
+            result = self._delegate.add()
+        except DelegateError as error:
+            self._holds_nothing = not error.started
+            raise
         addresses = tuple(LeasedAddress(ip.address, ip.gateway) for ip in result.ips)
         return Lease(addresses, result.routes, result.dns)
 
     def delete(self) -> None:
-        self._delegate.run("DEL")
+        if not self._holds_nothing:
+            self._delegate.run("DEL")
 
     def check(self) -> None:
         self._delegate.run("CHECK")
@@ -211,12 +220,9 @@ def recorded_foreign(path: tuple[str, ...]) -> Callable[[Record], Foreign | None
 
 
 def make_foreign(request: Request, network: Network) -> Foreign | None:
-    """The IPAM plugin of a network where it is not ours. Raises DelegateError where an ADD
-    would not find it: what is begun without it could not be undone either."""
+    """The IPAM plugin of a network where it is not ours."""
     if network.ipam is None or not network.ipam.foreign:
         return None
-    if request.command == "ADD":
-        find_plugin(network.ipam.type, request.path)
     return Foreign(request, network.ipam.type)
 
 

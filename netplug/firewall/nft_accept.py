@@ -12,10 +12,10 @@ import functools
 import struct
 from collections.abc import Iterable
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from netplug.errors import KernelRefused
 from netplug.firewall.intent import Accept
-from netplug.firewall.iptables import LegacyAccept
 from netplug.firewall.nft_layout import (
     ACCEPT,
     FAMILIES,
@@ -31,8 +31,11 @@ from netplug.firewall.nft_layout import (
 )
 from netplug.kernel import nftables as nf
 from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply, pack_comment
-from netplug.kernel.xtables import legacy_forward_drops
+from netplug.kernel.xtables import legacy_filter_loaded, legacy_forward_drops
 from netplug.model import Family
+
+if TYPE_CHECKING:
+    from netplug.firewall.iptables import LegacyAccept
 
 FAMILY_WORDS = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6"}
 _LEGACY_COMMANDS: dict[Family, str] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
@@ -123,12 +126,20 @@ class ForeignChains:
     def __init__(self, fd: int, link: Nfnetlink) -> None:
         self._fd = fd
         self._link = link
-        self._legacy = LegacyAccept(fd) if _can_open_legacy() else None
+
+    def _legacy(self, family: Family) -> LegacyAccept | None:
+        """Who opens the legacy tables, where the namespace has them and iptc is installed."""
+        if not legacy_filter_loaded(self._fd, family) or not _can_open_legacy():
+            return None
+        from netplug.firewall.iptables import LegacyAccept  # late: seldom needed, slow to import
+
+        return LegacyAccept(self._fd)
 
     def present(self, intent: Accept) -> str | None:
         lacking, complete = self._compare(intent)
         words = [f"chain {p.name} of table {_place(p)} drops {intent.bridge}" for p in lacking]
-        legacy = self._legacy.present(intent) if self._legacy else ""
+        opener = self._legacy(intent.family)
+        legacy = opener.present(intent) if opener else ""
         if legacy != "":
             words.append(f"the legacy chain FORWARD drops {intent.bridge}")
         if words and not complete and legacy in (None, ""):
@@ -150,15 +161,17 @@ class ForeignChains:
                 "they changed meanwhile: try again",
                 errno=refusals[0].errno,
             )
-        opened = self._legacy.apply(intent) if self._legacy else False
+        opener = self._legacy(intent.family)
+        opened = opener.apply(intent) if opener else False
         return opened or bool(lacking)
 
     def undo(self, intent: Accept) -> None:
         for place in possible_places(self._chains(), intent.family):
             for message in self._deletions(intent, place):
                 self._link.transact([message])  # one that is gone already is as good
-        if self._legacy:
-            self._legacy.undo(intent)
+        opener = self._legacy(intent.family)
+        if opener:
+            opener.undo(intent)
 
     def read_drops(self) -> list[str]:
         """For STATUS: chains that drop container traffic and are not ours to open."""
@@ -175,7 +188,7 @@ class ForeignChains:
             f"chain FORWARD of the legacy filter table (IPv{family}) drops what it does not know:"
             f" {command} -I FORWARD -i BRIDGE -j ACCEPT, and the same with -o BRIDGE"
             for family, command in _LEGACY_COMMANDS.items()
-            if not self._legacy and legacy_forward_drops(self._fd, family)
+            if not self._legacy(family) and legacy_forward_drops(self._fd, family)
         ]
         return list(dict.fromkeys(words))
 

@@ -7,7 +7,6 @@ keeps such a thread for as long as it lasts (`resident`).
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import queue
@@ -32,15 +31,21 @@ def _setns(fd: int) -> None:
     if hasattr(os, "setns"):  # Python 3.12
         os.setns(fd, CLONE_NEWNET)
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(fd, CLONE_NEWNET):
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno))
+    _call("setns", fd, CLONE_NEWNET)
 
 
 def _unshare() -> None:
+    if hasattr(os, "unshare"):  # Python 3.12
+        os.unshare(CLONE_NEWNET)
+        return
+    _call("unshare", CLONE_NEWNET)
+
+
+def _call(name: str, *arguments: int) -> None:
+    import ctypes  # late: newer Pythons do without
+
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET):
+    if getattr(libc, name)(*arguments):
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
 

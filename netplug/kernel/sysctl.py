@@ -20,13 +20,13 @@ def _path(key: str) -> str:
 
 
 def read_sysctl(fd: int, key: str) -> str | None:
-    """The value of net/... in the namespace, blanks folded; None where there is no such key."""
+    """The value of net/... in the namespace, blanks folded; None where no such key is read."""
 
     def read() -> str | None:
         try:
             with open(_path(key)) as file:
                 return " ".join(file.read().split())
-        except FileNotFoundError:
+        except OSError:  # no such key, a folder, or one that is only written
             return None
 
     return in_namespace(fd, read)
@@ -41,7 +41,7 @@ def read_sysctls(fd: int, keys: tuple[str, ...]) -> dict[str, str | None]:
             try:
                 with open(_path(key)) as file:
                     found[key] = " ".join(file.read().split())
-            except FileNotFoundError:
+            except OSError:  # no such key, a folder, or one that is only written
                 found[key] = None
         return found
 

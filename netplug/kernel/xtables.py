@@ -6,7 +6,6 @@ Asked only where the filter table is loaded, for the very question would load it
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
@@ -37,7 +36,18 @@ _FORMS: dict[Family, _Form] = {
     4: _Form("ip_tables_names", socket.AF_INET, socket.IPPROTO_IP, 84, 112),
     6: _Form("ip6_tables_names", socket.AF_INET6, socket.IPPROTO_IPV6, 136, 168),
 }
-_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def legacy_filter_loaded(fd: int, family: Family) -> bool:
+    """Whether the namespace has the legacy filter table at all."""
+    return in_namespace(fd, lambda: _loaded(_FORMS[family]))
+
+
+def _loaded(form: _Form) -> bool:
+    try:
+        return "filter" in Path("/proc/thread-self/net", form.names).read_text().split()
+    except OSError:  # no xtables in this kernel, or not ours to read
+        return False
 
 
 def legacy_forward_drops(fd: int, family: Family) -> bool:
@@ -46,15 +56,15 @@ def legacy_forward_drops(fd: int, family: Family) -> bool:
 
 
 def _read(form: _Form) -> bool:
+    if not _loaded(form):
+        return False
     try:
-        if "filter" not in Path("/proc/thread-self/net", form.names).read_text().split():
-            return False
         with socket.socket(form.domain, socket.SOCK_RAW, socket.IPPROTO_RAW) as probe:
             info = _ask(probe, (form.level, GET_INFO), b"filter".ljust(INFO.size, b"\0"))
             fields = INFO.unpack(info)
             question = ENTRIES_HEAD.pack(b"filter", fields[-1]) + bytes(fields[-1])
             answer = _ask(probe, (form.level, GET_ENTRIES), question)
-    except OSError:  # no xtables in this kernel, or not ours to read
+    except OSError:  # not ours to read
         return False
     first, policy = fields[2 + FORWARD], fields[2 + HOOKS + FORWARD]
     return _ends_in_drop(form, answer[ENTRIES_HEAD.size :], first, policy)
@@ -80,9 +90,12 @@ def _drops_all(form: _Form, entries: bytes, offset: int) -> bool:
 
 def _ask(probe: socket.socket, option: tuple[int, int], question: bytes) -> bytes:
     """getsockopt(2) that also passes a question in, which Python's own cannot."""
+    import ctypes  # late: most hosts have no legacy table to ask
+
+    libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(question, len(question))
     length = ctypes.c_uint32(len(question))
-    if _LIBC.getsockopt(probe.fileno(), *option, buffer, ctypes.byref(length)):
+    if libc.getsockopt(probe.fileno(), *option, buffer, ctypes.byref(length)):
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
     return buffer.raw[: length.value]

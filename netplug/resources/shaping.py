@@ -135,9 +135,9 @@ def compute_shaping(attachment: Attachment, *, mtu: int) -> Shaping:
         ifb="ifb" + digest("ifb", attachment.owner)[:12],
         alias=attachment.mark,
         mtu=mtu,
-        ingress_rate=wanted.ingress_rate // 8,
+        ingress_rate=-(-wanted.ingress_rate // 8),  # rounded up: 0 would be no limit
         ingress_burst=burst(wanted.ingress_rate, wanted.ingress_burst),
-        egress_rate=wanted.egress_rate // 8,
+        egress_rate=-(-wanted.egress_rate // 8),
         egress_burst=burst(wanted.egress_rate, wanted.egress_burst),
     )
 

@@ -95,6 +95,105 @@ def test_every_hostile_call_ends_well(host: Host, group: str) -> None:
         demand_clean(host, (environ, stdin[:200]))
 
 
+# --- valid in form, but the kernel's own rules are still to come
+
+
+def rich(**keys: Any) -> Json:
+    plain: Json = {**table.CONFIG, "bridge": "br0", "isDefaultGateway": True, "ipMasq": True}
+    return {**plain, **keys}
+
+
+def ranges(*subnets: str, **keys: Any) -> Json:
+    return rich(ipam={"type": "netplug", "ranges": [[{"subnet": s}] for s in subnets], **keys})
+
+
+def published(**keys: Any) -> Json:
+    return rich(runtimeConfig={"portMappings": [{"hostPort": 8080, "containerPort": 80, **keys}]})
+
+
+REFUSED: list[tuple[Json, int]] = [
+    *[(rich(bridge=name), 7) for name in ("br%d", "all", "default", ".", "", "a/b", "a" * 16)],
+    (rich(bridge="lo"), 102),
+    *[(ranges(subnet), 7) for subnet in ("0.0.0.0/0", "0.0.0.0/8", "::/0", "127.0.0.0/8",
+                                         "ff00::/8", "224.0.0.0/4", "::1/128")],
+    *[(rich(sysctl={key: "1"}), 7) for key in ("net/../kernel/x", "kernel.x", "net.a\0", "net..a")],
+    *[(rich(sysctl={"net.ipv4.ip_forward": value}), 7) for value in ("", "0\n1", "\0")],
+    *[(rich(sysctl={key: "1"}), 105) for key in ("net.core", "net." + "x" * 5000, "net.nothing")],
+    (rich(sysctl={"net.ipv4.conf.IFNAME.rp_filter": "x"}), 105),
+    ({**ranges("fd00::/64"), "mtu": 1279}, 105),
+    (ranges("10.1.0.0/24", routes=[{"dst": "0.0.0.0/0", "gw": "192.0.2.1"}]), 105),
+    *[(published(hostIP=address), 7) for address in ("::1", "fd00::1", "::")],
+    (rich(runtimeConfig={"ips": ["10.1.0.5", "10.1.0.6"]}), 7),
+    (rich(runtimeConfig={"ips": ["10.9.0.5"]}), 7),
+    (rich(internal=True, runtimeConfig=json.loads(json.dumps(published()["runtimeConfig"]))), 7),
+    (rich(disableContainerInterface=True), 7),
+    ({**published(), "firewall": "none"}, 2),
+    (rich(ipam={"type": "../../bin/sh"}), 106),
+]  # fmt: skip
+
+SERVED: list[Json] = [
+    rich(mtu=68), rich(mtu=65535), rich(bridge="é"), rich(mtu="auto"),
+    ranges("10.1.0.0/31"), ranges("fd00::/127"), ranges("10.1.0.0/32"), ranges("fe80::/64"),
+    ranges("10.1.0.0/24", "10.2.0.0/24", "fd00::/64"),
+    ranges("10.1.0.0/24", routes=[{"dst": "0.0.0.0/0"}] * 3),
+    ranges("10.1.0.0/24", routes=[{"dst": "10.5.0.0/16", "table": 100, "mtu": 1300}]),
+    published(hostIP="203.0.113.5"), published(hostIP="127.0.0.1"), published(protocol="SCTP"),
+    rich(ingressRate=1), rich(egressRate=7, egressBurst=1), rich(ingressRate=2**64 - 1),
+    rich(portIsolation=True, macspoofchk=True, isolate=True, hairpinMode=True),
+    {**published(), "firewall": "iptables"},
+    rich(ipam={}, disableContainerInterface=True, isDefaultGateway=False),
+    rich(name="n" * 5000),
+]  # fmt: skip
+
+
+def test_what_the_host_cannot_serve_is_refused_and_undone(host: Host) -> None:
+    environ = placed(table.ENV, host.container("c1"))
+    for request, code in REFUSED:
+        stdin = json.dumps(request).encode()
+        answer = serve_in(host, environ, stdin)
+        assert answer.code == code, (request, answer)
+        demand_clean(host, (request, answer))
+
+
+def test_extreme_but_valid_requests_are_served_checked_and_undone(host: Host) -> None:
+    environ = placed(table.ENV, host.container("c1"))
+    for request in SERVED:
+        answer = serve_in(host, environ, json.dumps(request).encode())
+        assert answer.code == 0, (request, answer)
+        again = json.dumps({**request, "prevResult": answer.document}).encode()
+        checked = serve_in(host, {**environ, "CNI_COMMAND": "CHECK"}, again)
+        assert checked.code == 0, (request, checked)
+        undo(host, environ, again)
+        demand_clean(host, request)
+
+
+def test_names_that_the_kernel_would_change_are_refused(host: Host) -> None:
+    """`eth%d` becomes `eth0`, which then is nobody's."""
+    container = host.container("c1")
+    for name in ("eth%d", "%s", "all", "default"):
+        environ = {**placed(table.ENV, container), "CNI_IFNAME": name}
+        assert serve_in(host, environ, json.dumps(rich()).encode()).code == 4
+    assert "eth" not in container.run("ip -o link")
+    demand_clean(host, "names")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o755])
+def test_an_ipam_plugin_that_cannot_run_holds_nothing_up(
+    host: Host, tmp_path: Path, mode: int
+) -> None:
+    """What never ran has nothing to give back: the next ADD, with another plugin, succeeds."""
+    (tmp_path / "plain").write_text("no program")
+    (tmp_path / "plain").chmod(mode)
+    environ = {**placed(table.ENV, host.container("c1")), "CNI_PATH": str(tmp_path)}
+    request = rich(ipam={"type": "plain"})
+    assert serve_in(host, environ, json.dumps(request).encode()).code == 106
+    demand_clean(host, mode)
+    stdin = json.dumps(rich()).encode()
+    assert serve_in(host, environ, stdin).code == 0
+    undo(host, environ, stdin)
+    demand_clean(host, mode)
+
+
 # --- real executions
 
 

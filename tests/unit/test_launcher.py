@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -320,6 +321,19 @@ def test_an_agent_that_hangs_in_its_work(workshop: Workshop, make: Make, size: i
     assert agent.went == 1
 
 
+def test_an_agent_that_answers_for_ever(workshop: Workshop, make: Make) -> None:
+    """The bound is one for the whole answer, not one for each byte."""
+
+    def script(talk: Talk) -> None:
+        begin(talk, b"R\0" + LIMIT.to_bytes(4, "little") + bytes(4))
+        while True:  # until the launcher is gone
+            time.sleep(0.02)
+            talk.send(b"x")
+
+    with ScriptedAgent(workshop.socket, script):
+        assert run(make(work_ms=200)) == LOST
+
+
 def test_a_killed_launcher_has_begun_nothing(workshop: Workshop, launcher: Path) -> None:
     asked, killed = threading.Event(), threading.Event()
 
@@ -448,7 +462,7 @@ def test_a_vanished_interpreter(workshop: Workshop, make: Make) -> None:
 def test_version_and_about_are_those_of_the_plugin(
     workshop: Workshop, launcher: Path, tmp_path: Path
 ) -> None:
-    one_process = [sys.executable, "-I", "-c", build.CODE, "netplug-bridge"]
+    one_process = [sys.executable, "-IS", "-c", build.CODE, "netplug-bridge"]
     (link := tmp_path / "netplug-bridge").symlink_to(launcher)
     with ScriptedAgent(workshop.socket, begin) as agent:
         for environ in ({"CNI_COMMAND": "VERSION"}, {}, {"CNI_COMMAND": ""}):
