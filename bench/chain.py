@@ -31,6 +31,7 @@ class Attachment:
     container: str
     namespace: int  # descriptor
     runtime: Mapping[str, Any]
+    ifname: str = "eth0"
 
     @property
     def path(self) -> str:
@@ -76,7 +77,7 @@ class Chain:
             environment |= {
                 "CNI_CONTAINERID": attachment.container,
                 "CNI_NETNS": attachment.path,
-                "CNI_IFNAME": "eth0",
+                "CNI_IFNAME": attachment.ifname,
                 "CNI_ARGS": "",
             }
             stdin = self._request(plugin, attachment, result)
@@ -124,15 +125,21 @@ class SimulatedHost:
 
 
 class ChainContender:
-    """Measures ADD and DEL of a chain, in a simulated host of its own.
+    """Measures ADD and DEL of a chain, in a simulated host of its own (closed with it).
 
     One attachment stays for the whole run: a host with nothing on a network yet, where the
     bridge and the base chains are still to be made, is met once and not over and over.
     """
 
-    def __init__(self, name: str, chain: Chain, runtime: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        chain: Chain,
+        runtime: Mapping[str, Any],
+        host: SimulatedHost | None = None,
+    ) -> None:
         self.name = name
-        self.host = SimulatedHost()
+        self.host = host or SimulatedHost()
         self._chain = chain
         self._runtime = runtime
         self._count = 0

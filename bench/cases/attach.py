@@ -6,15 +6,26 @@ compared with: the same address, masquerade, published port, accept rules and ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
-from bench.case import Case, Contender, Setup
-from bench.chain import Chain, ChainContender
+from bench.case import (
+    ALONE,
+    NATIVE,
+    PYTHON,
+    REFERENCE,
+    Case,
+    Contender,
+    Missing,
+    Setup,
+    Target,
+    make_targets,
+)
+from bench.chain import Chain, ChainContender, Config, VersionContender
 
-BRIDGE = {"bridge": "bench0", "isGateway": True, "ipMasq": True}
-IPAM = {"ranges": [[{"subnet": "10.89.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+SUBNET = "10.89.0.0/16"
 MEGABIT = 1_000_000
 FULL_RUNTIME: Mapping[str, Any] = {
     "portMappings": [{"hostPort": 20000, "containerPort": 80, "protocol": "tcp"}],
@@ -33,44 +44,96 @@ CHAINED = (
 )
 
 
-def make_reference(setup: Setup, name: str, *, full: bool) -> ChainContender:
-    bridge = {"type": "bridge", **BRIDGE, "ipam": {"type": "host-local", **IPAM}}
-    plugins = [bridge, *(CHAINED if full else ())]
-    chain = Chain(name.replace(" ", "-"), setup.reference, plugins)
-    return ChainContender(name, chain, FULL_RUNTIME if full else {})
+def make_bridge(subnet: str = SUBNET, *, masquerade: bool, **more: Any) -> dict[str, Any]:
+    """What the configurations of both sides have in common."""
+    ipam = {"ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    common = {"bridge": "bench0", "isGateway": True, "ipMasq": masquerade, "ipam": ipam}
+    return {**common, **more}
 
 
-def make_netplug(setup: Setup, *, full: bool) -> ChainContender:
-    if setup.netplug is None:
-        return make_reference(setup, "reference again", full=full)
-    plugin = {
-        "type": setup.netplug.name,
+def make_reference_plugin(*, masquerade: bool) -> Config:
+    plugin = make_bridge(masquerade=masquerade)
+    return {**plugin, "type": "bridge", "ipam": {"type": "host-local", **plugin["ipam"]}}
+
+
+def make_netplug_plugin(*, masquerade: bool, **more: Any) -> Config:
+    plugin = make_bridge(masquerade=masquerade, **more)
+    return {
+        **plugin,
+        "type": "netplug",
         "driver": "bridge",
-        **BRIDGE,
-        "ipam": {"type": "netplug", **IPAM},
+        "ipam": {"type": "netplug", **plugin["ipam"]},
         "capabilities": {"portMappings": True, "bandwidth": True},
     }
-    chain = Chain("netplug", setup.netplug.parent, [plugin])
-    return ChainContender("netplug", chain, FULL_RUNTIME if full else {})
 
 
-def make_pair(setup: Setup, stack: ExitStack, *, full: bool) -> Sequence[Contender]:
-    reference = make_reference(setup, "reference", full=full)
-    stack.callback(reference.close)
-    netplug = make_netplug(setup, full=full)
-    stack.callback(netplug.close)
-    return reference, netplug
+def make_netplug_chains(
+    setup: Setup, *, masquerade: bool, without: Sequence[str] = ()
+) -> Iterable[tuple[str, Chain | Missing]]:
+    """The chain of each of netplug's contenders, by name."""
+    plugins = [make_netplug_plugin(masquerade=masquerade)]
+    for name, found in setup.plugins.items():
+        if name not in without:
+            chain = Chain("bench", found, plugins) if isinstance(found, Path) else found
+            yield name, chain
+
+
+def make_contenders(
+    setup: Setup, stack: ExitStack, *, masquerade: bool, full: bool = False
+) -> Sequence[Contender | Missing]:
+    runtime = FULL_RUNTIME if full else {}
+    plugins = [make_reference_plugin(masquerade=masquerade), *(CHAINED if full else ())]
+    reference = Chain("bench-reference", setup.reference, plugins)
+    made: list[Contender | Missing] = []
+    for name, chain in (
+        (REFERENCE, reference),
+        *make_netplug_chains(setup, masquerade=masquerade),
+    ):
+        if isinstance(chain, Missing):
+            made.append(chain)
+            continue
+        contender = ChainContender(name, chain, runtime)
+        stack.callback(contender.close)
+        made.append(contender)
+    return made
+
+
+def make_versions(setup: Setup, stack: ExitStack) -> Sequence[Contender | Missing]:
+    reference = Chain("bench", setup.reference, [make_reference_plugin(masquerade=False)])
+    chains = ((REFERENCE, reference), *make_netplug_chains(setup, masquerade=False, without=(ALONE,)))
+    return [
+        chain if isinstance(chain, Missing) else VersionContender(name, chain)
+        for name, chain in chains
+    ]
 
 
 CASES = (
     Case(
-        "plain",
-        "bridge + host-local, masquerade",
-        lambda setup, stack: make_pair(setup, stack, full=False),
+        "version",
+        "VERSION, against bridge",
+        make_versions,
+        make_targets(VERSION=(0.35, 3)),
     ),
     Case(
-        "full",
-        "the same + portmap + firewall + bandwidth: one published port, both rates limited",
-        lambda setup, stack: make_pair(setup, stack, full=True),
+        "plain",
+        "bridge + host-local",
+        lambda setup, stack: make_contenders(setup, stack, masquerade=False),
+        {
+            ("ADD", NATIVE): Target(0.40),
+            ("ADD", PYTHON): Target(1.2),
+            ("ADD", ALONE): Target(6),
+        },
+    ),
+    Case(
+        "masquerade",
+        "bridge + host-local with ipMasq",
+        lambda setup, stack: make_contenders(setup, stack, masquerade=True),
+        make_targets(ADD=(0.25, 0.6), DEL=(0.10, 0.2)),
+    ),
+    Case(
+        "chain",
+        "bridge with ipMasq + portmap + firewall + bandwidth: one port, both rates limited",
+        lambda setup, stack: make_contenders(setup, stack, masquerade=True, full=True),
+        make_targets(ADD=(0.10, 0.2), DEL=(0.05, 0.1)),
     ),
 )

@@ -177,9 +177,9 @@ def test_comments() -> None:
 
 
 def test_a_refusal_tells_the_kernels_words() -> None:
-    words = netlink.text(nfnetlink.NLMSGERR_ATTR_MSG, "no such thing")
+    words = netlink.text(netlink.NLMSGERR_ATTR_MSG, "no such thing")
     body = struct.pack("=i", -2) + bytes(16) + words
-    refusal = nfnetlink._read_refusal(nfnetlink.NLM_F_CAPPED | nfnetlink.NLM_F_ACK_TLVS, body)
+    refusal = netlink.read_refusal(netlink.NLM_F_CAPPED | netlink.NLM_F_ACK_TLVS, body)
     assert refusal is not None
     assert (refusal.errno, refusal.words) == (2, "no such thing")
-    assert nfnetlink._read_refusal(0, struct.pack("=i", 0) + bytes(16)) is None
+    assert netlink.read_refusal(0, struct.pack("=i", 0) + bytes(16)) is None

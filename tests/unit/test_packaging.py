@@ -32,7 +32,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, tree)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", place, tree)
     venv.create(place / "venv")
-    pip = [sys.executable, "-m", "pip", "--python", place / "venv"]
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", place / "venv"]
     run(*pip, "install", "--no-deps", "--no-index", next(place.glob("*.whl")))
     return place / "venv"
 

@@ -1,0 +1,39 @@
+"""Does an ADD cost more on a crowded host? Each contender is a host, compared with the emptiest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from bench.case import Case, Contender, Setup, Target
+from bench.cases.attach import make_netplug_plugin
+from bench.chain import Chain, ChainContender, SimulatedHost
+from bench.inside import fill
+
+SIZES = (5, 500, 5000)
+
+
+def make_hosts(setup: Setup, stack: ExitStack) -> Sequence[Contender]:
+    _, folder = setup.launcher()
+    chain = Chain("bench", folder, [make_netplug_plugin(masquerade=True)])
+    contenders = []
+    for size in SIZES:
+        host = SimulatedHost()
+        stack.callback(host.close)
+        fill(host, setup.agent.state, size, setup.say)
+        contenders.append(ChainContender(name_of(size), chain, {}, host))
+    return contenders
+
+
+def name_of(size: int) -> str:
+    return f"{size} attachments"
+
+
+CASES = (
+    Case(
+        "scale",
+        "on a host that has attachments already (launcher and agent)",
+        make_hosts,
+        {("ADD", name_of(size)): Target(1.2) for size in SIZES[1:]},
+    ),
+)
