@@ -44,7 +44,8 @@ class Setup:
     reference: Path  # a folder of CNI plugins
     plugins: Mapping[str, Path | Missing]  # netplug's contenders: a folder with one plugin each
     folder: Path  # for files of a case's own; gone with the bench
-    state: Path  # the agent's
+    state: Path  # folder of the state of the agent behind the launchers
+    run: Path  # folder of its socket
     say: Callable[[str], None]  # tells people what takes so long
 
     def launcher(self) -> tuple[str, Path]:

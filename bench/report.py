@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.runner import Outcome, Samples
+from bench.runner import Gap, Outcome, Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,90 +22,145 @@ class Circumstances:
     rounds: int
     kernel: str
     processors: int
-    reference: str  # where the reference plugins came from
+    load: float  # processes that ran or waited to, in the minute before
+    peers: str  # where they came from
     idle_exec: float  # ms that the bench itself needs to execute a program that does nothing
 
     @classmethod
-    def read(cls, rounds: int, reference: str, idle_exec: float) -> Circumstances:
-        return cls(rounds, platform.release(), os.cpu_count() or 0, reference, idle_exec)
+    def read(cls, rounds: int, peers: str, idle_exec: float) -> Circumstances:
+        load = os.getloadavg()[0]
+        return cls(rounds, platform.release(), os.cpu_count() or 0, load, peers, idle_exec)
 
 
-COLUMNS = ("operation", "contender", "median", "middle half", "ratio")
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that one run of the bench found."""
+
+    outcomes: Sequence[Outcome]
+    gaps: Sequence[Gap]
+    circumstances: Circumstances
+
+
+COLUMNS = ("operation", "contender", "median", "middle half", "ratio", "target", "")
+VERDICTS = {True: "met", False: "missed", None: ""}
 
 
 def render_row(outcome: Outcome, samples: Samples) -> tuple[str, ...]:
     unit = outcome.case.unit
     low, high = samples.quartiles
+    ratio, target = outcome.ratio(samples), outcome.target(samples)
+    limit = "" if target is None else f"{target.limit:g}{'' if target.relative else ' ' + unit}"
     return (
         outcome.operation,
         samples.contender,
         f"{samples.median:.2f} {unit}",
-        f"{low:.2f} - {high:.2f}",
-        f"{outcome.ratio(samples):.2f}",
+        f"{low:.2f} - {high:.2f}" if len(samples.values) > 1 else "",
+        "" if ratio is None else f"{ratio:.3f}" if ratio < 0.1 else f"{ratio:.2f}",
+        limit,
+        VERDICTS[outcome.met(samples)],
     )
 
 
-def render_tables(outcomes: Sequence[Outcome]) -> Iterable[Table]:
-    for title, group in groupby(outcomes, key=lambda outcome: outcome.case.title):
+def render_tables(results: Results) -> Iterable[Table]:
+    for title, group in groupby(results.outcomes, key=lambda outcome: outcome.case.title):
         table = Table(*COLUMNS, title=title, title_justify="left")
-        for column in table.columns[2:]:
+        for column in table.columns[2:6]:
             column.justify = "right"
         for outcome in group:
             for samples in outcome.samples:
                 last = samples is outcome.samples[-1]
-                table.add_row(*render_row(outcome, samples), end_section=last)
+                row = render_row(outcome, samples)
+                style = {"met": "green", "missed": "red"}.get(row[-1])
+                table.add_row(*row, end_section=last, style=style)
         yield table
 
 
-def render_json(outcomes: Sequence[Outcome], circumstances: Circumstances) -> dict[str, Any]:
+def render_json(results: Results) -> dict[str, Any]:
+    circumstances = results.circumstances
     return {
         "rounds": circumstances.rounds,
         "kernel": circumstances.kernel,
         "processors": circumstances.processors,
-        "reference": circumstances.reference,
+        "load": circumstances.load,
+        "peers": circumstances.peers,
         "idle_exec_ms": circumstances.idle_exec,
         "outcomes": [
             {
                 "case": outcome.case.name,
                 "operation": outcome.operation,
                 "unit": outcome.case.unit,
-                "contenders": [
-                    {
-                        "name": samples.contender,
-                        "median": samples.median,
-                        "ratio": outcome.ratio(samples),
-                        "values": samples.values,
-                    }
-                    for samples in outcome.samples
-                ],
+                "contenders": [_render_samples(outcome, one) for one in outcome.samples],
             }
-            for outcome in outcomes
+            for outcome in results.outcomes
         ],
+        "not_measured": [
+            {"case": gap.case.name, "contender": gap.contender, "reason": gap.reason}
+            for gap in results.gaps
+        ],
+    }
+
+
+def _render_samples(outcome: Outcome, samples: Samples) -> dict[str, Any]:
+    target = outcome.target(samples)
+    return {
+        "name": samples.contender,
+        "median": samples.median,
+        "ratio": outcome.ratio(samples),
+        "target": target and {"limit": target.limit, "relative": target.relative},
+        "met": outcome.met(samples),
+        "values": samples.values,
     }
 
 
 def render_circumstances(circumstances: Circumstances) -> str:
     return (
         f"{circumstances.rounds} interleaved rounds, Linux {circumstances.kernel}, "
-        f"{circumstances.processors} processors, state in memory for all; reference: "
-        f"{circumstances.reference}. A program that does nothing takes "
-        f"{circumstances.idle_exec:.2f} ms for each call; it is in every number."
+        f"{circumstances.processors} processors, load {circumstances.load:.1f} at the start, "
+        f"state in memory for all. Peers: {circumstances.peers}. Executing a program that does "
+        f"nothing takes {circumstances.idle_exec:.2f} ms; that is in every single call's number."
     )
 
 
-def render_page(outcomes: Sequence[Outcome], circumstances: Circumstances) -> str:
+def render_gaps(results: Results) -> list[str]:
+    return [
+        f"Not measured: {': '.join(filter(None, (gap.case.title, gap.contender, gap.reason)))}"
+        for gap in results.gaps
+    ]
+
+
+def render_verdict(results: Results) -> str:
+    """One line: how many targets are met, and which are not."""
+    judged = [
+        (outcome.met(samples), f"{outcome.case.name} {outcome.operation}, {samples.contender}")
+        for outcome in results.outcomes
+        for samples in outcome.samples
+    ]
+    missed = [name for met, name in judged if met is False]
+    wanted = sum(met is not None for met, _ in judged)
+    text = f"{wanted - len(missed)} of {wanted} targets met"
+    return f"{text}; missed: {'; '.join(missed)}." if missed else f"{text}."
+
+
+def render_page(results: Results, plot: str) -> str:
+    """Markdown; `plot` is the file name of the picture beside it."""
     lines = [
         "# Results",
         "",
-        "Written by `./run bench --write`; run it on your own machine. Medians; a ratio is the",
-        "contender's median divided by the reference's, so less is better.",
+        "Written by `./run bench --write`; run it on your own machine. A number is a median; a",
+        "ratio is that median divided by the one of the first contender, so less is better.",
         "",
-        f"{date.today().isoformat()}: {render_circumstances(circumstances)}",
+        f"{date.today().isoformat()}: {render_circumstances(results.circumstances)}",
+        "",
+        render_verdict(results),
+        "",
+        f"![Medians as a ratio of the peer's, with the targets]({plot})",
     ]
-    for title, group in groupby(outcomes, key=lambda outcome: outcome.case.title):
-        lines += ["", f"## {title}", "", render_line(COLUMNS), "|---|---|---:|---:|---:|"]
+    for title, group in groupby(results.outcomes, key=lambda outcome: outcome.case.title):
+        lines += ["", f"## {title}", "", render_line(COLUMNS), "|---|---|---:|---:|---:|---:|---|"]
         for outcome in group:
             lines += [render_line(render_row(outcome, one)) for one in outcome.samples]
+    if results.gaps:
+        lines += ["", "## Not measured", "", *(f"- {line}" for line in render_gaps(results))]
     return "\n".join(lines) + "\n"
 
 

@@ -214,7 +214,7 @@ class Engine:
 
     def remove(self, record: Record, foreign: ForeignIpam | None = None) -> None:
         """Undoes the record's plan, gives its addresses back, forgets it. Under its lock."""
-        with self.host.kernel(self.sandbox_of(record)) as kernel:
+        with self.host.kernel(lambda: self.sandbox_of(record)) as kernel:
             errors = plan.remove(kernel, record.plan, self.usage(record))
         # The address goes last: it is never free while its link or rules can carry traffic.
         foreign = foreign or self._foreign_of(record)
@@ -265,7 +265,7 @@ class Engine:
                 "add it (again)",
             )
         expected = compute_expected(record.plan, attachment, previous) if previous else record.plan
-        with self.host.kernel(self.sandbox_of(record)) as kernel:
+        with self.host.kernel(lambda: self.sandbox_of(record)) as kernel:
             return plan.check(kernel, expected)
 
     # upkeep: see `upkeep`
@@ -368,14 +368,14 @@ class Engine:
         return self._open_path(attachment.sandbox)
 
     def _open_path(self, path: str) -> Kernel:
-        sandbox = self._open_sandbox(path)
-        if sandbox is None:
+        kernel = self.host.kernel(lambda: self._open_sandbox(path))
+        if kernel.fd("sandbox") is None:
             raise SandboxError(
                 f"network namespace {path!r} does not exist",
                 "the path cannot be opened",
                 "pass the path of a living network namespace, such as /run/netns/NAME",
             )
-        return self.host.kernel(sandbox)
+        return kernel
 
     def sandbox_of(self, record: Record) -> int | None:
         """The sandbox, if its path still leads to the namespace that was attached."""

@@ -8,6 +8,7 @@ namespaces are recycled within minutes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from netplug.errors import UnsupportedError
@@ -28,6 +29,7 @@ class Host:
         self.cookie = namespaces.cookie(self.fd)
         self.id = f"{self.boot}:{self.cookie}"
         self._chosen: dict[str, str] = {}
+        self._firewalls: dict[str, Firewall] = {}
 
     def __enter__(self) -> Host:
         return self
@@ -36,11 +38,20 @@ class Host:
         self.close()
 
     def close(self) -> None:
+        for firewall in self._firewalls.values():
+            firewall.close()
+        self._firewalls.clear()
         os.close(self.fd)
 
-    def kernel(self, sandbox: int | None = None) -> Kernel:
-        """A kernel for one request; it owns the sandbox's descriptor from here."""
-        return Kernel(self.fd, sandbox, make_firewall, prompt=self._prompt)
+    def kernel(self, open_sandbox: Callable[[], int | None] = lambda: None) -> Kernel:
+        """A kernel for one request, and for the thread that asks."""
+        return Kernel(self.fd, open_sandbox, self.firewall, prompt=self._prompt)
+
+    def firewall(self, backend: str) -> Firewall:
+        """The backend of that name, one for all requests: it is safe to share."""
+        if backend not in self._firewalls:
+            self._firewalls[backend] = make_firewall(backend, self.fd)
+        return self._firewalls[backend]
 
     def choose_firewall(self, wanted: str) -> str:
         """`wanted`, or for "auto" nft where the kernel has nf_tables, else iptables.

@@ -43,7 +43,7 @@ def repair(engine: Engine, record: Record, *, dry_run: bool = False) -> Repair:
             if not dry_run:
                 engine.remove(current)
             return Repair(current, ())
-        with engine.host.kernel(engine.sandbox_of(current)) as kernel:
+        with engine.host.kernel(lambda: engine.sandbox_of(current)) as kernel:
             found = plan.check(kernel, current.plan)
             failed = [] if dry_run else _put_back(engine, kernel, current, found)
     return Repair(current, tuple(found), tuple(failed))

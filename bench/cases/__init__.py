@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from bench.case import Case
-from bench.cases import attach
+from bench.cases import attach, memory, netavark, parallel, scale, shell
 
-CASES: tuple[Case, ...] = (*attach.CASES,)
+CASES: tuple[Case, ...] = (
+    *attach.CASES,
+    *parallel.CASES,
+    *netavark.CASES,
+    *shell.CASES,
+    *memory.CASES,
+    *scale.CASES,  # last: the kernel needs a while to destroy its hosts
+)

@@ -6,10 +6,10 @@ compared with: the same address, masquerade, published port, accept rules and ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.case import (
     ALONE,
@@ -44,6 +44,10 @@ CHAINED = (
 )
 
 
+class Closable(Contender, Protocol):
+    def close(self) -> None: ...
+
+
 def make_bridge(subnet: str = SUBNET, *, masquerade: bool, **more: Any) -> dict[str, Any]:
     """What the configurations of both sides have in common."""
     ipam = {"ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]}
@@ -56,8 +60,8 @@ def make_reference_plugin(*, masquerade: bool) -> Config:
     return {**plugin, "type": "bridge", "ipam": {"type": "host-local", **plugin["ipam"]}}
 
 
-def make_netplug_plugin(*, masquerade: bool, **more: Any) -> Config:
-    plugin = make_bridge(masquerade=masquerade, **more)
+def make_netplug_plugin(subnet: str = SUBNET, *, masquerade: bool, **more: Any) -> Config:
+    plugin = make_bridge(subnet, masquerade=masquerade, **more)
     return {
         **plugin,
         "type": "netplug",
@@ -78,24 +82,31 @@ def make_netplug_chains(
             yield name, chain
 
 
+def make_each(
+    chains: Iterable[tuple[str, Chain | Missing]],
+    stack: ExitStack,
+    make: Callable[[str, Chain], Closable],
+) -> list[Contender | Missing]:
+    """A contender of each chain that can be had, closed by `stack`."""
+    made: list[Contender | Missing] = []
+    for name, chain in chains:
+        if isinstance(chain, Missing):
+            made.append(chain)
+            continue
+        contender = make(name, chain)
+        stack.callback(contender.close)
+        made.append(contender)
+    return made
+
+
 def make_contenders(
     setup: Setup, stack: ExitStack, *, masquerade: bool, full: bool = False
 ) -> Sequence[Contender | Missing]:
     runtime = FULL_RUNTIME if full else {}
     plugins = [make_reference_plugin(masquerade=masquerade), *(CHAINED if full else ())]
     reference = Chain("bench-reference", setup.reference, plugins)
-    made: list[Contender | Missing] = []
-    for name, chain in (
-        (REFERENCE, reference),
-        *make_netplug_chains(setup, masquerade=masquerade),
-    ):
-        if isinstance(chain, Missing):
-            made.append(chain)
-            continue
-        contender = ChainContender(name, chain, runtime)
-        stack.callback(contender.close)
-        made.append(contender)
-    return made
+    chains = ((REFERENCE, reference), *make_netplug_chains(setup, masquerade=masquerade))
+    return make_each(chains, stack, lambda name, chain: ChainContender(name, chain, runtime))
 
 
 def make_versions(setup: Setup, stack: ExitStack) -> Sequence[Contender | Missing]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.case import ALONE, REFERENCE, Case, Contender, Missing, Setup, make_targets
-from bench.cases.attach import make_netplug_chains, make_reference_plugin
+from bench.cases.attach import make_each, make_netplug_chains, make_reference_plugin
 from bench.chain import Attachment, Chain, Result, SimulatedHost
 from bench.execute import execute_at_once
 
@@ -57,15 +57,7 @@ def make_contenders(setup: Setup, stack: ExitStack) -> Sequence[Contender | Miss
         "bench-parallel", setup.reference, [make_reference_plugin(masquerade=True)]
     )
     chains = ((REFERENCE, reference), *make_netplug_chains(setup, masquerade=True, without=(ALONE,)))
-    made: list[Contender | Missing] = []
-    for name, chain in chains:
-        if isinstance(chain, Missing):
-            made.append(chain)
-            continue
-        contender = ParallelContender(name, chain)
-        stack.callback(contender.close)
-        made.append(contender)
-    return made
+    return make_each(chains, stack, ParallelContender)
 
 
 CASES = (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from bench.case import Case, Contender, Setup, Target
 from bench.cases.attach import make_netplug_plugin
 from bench.chain import Chain, ChainContender, SimulatedHost
-from bench.inside import fill
+from bench.crowd import fill
+from bench.inside import Inside
 
 SIZES = (5, 500, 5000)
 
@@ -20,7 +21,8 @@ def make_hosts(setup: Setup, stack: ExitStack) -> Sequence[Contender]:
     for size in SIZES:
         host = SimulatedHost()
         stack.callback(host.close)
-        fill(host, setup.agent.state, size, setup.say)
+        with closing(Inside(host, setup.state)) as inside:
+            fill(host, size, folder, run=inside.serve, say=setup.say)
         contenders.append(ChainContender(name_of(size), chain, {}, host))
     return contenders
 

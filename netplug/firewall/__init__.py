@@ -33,6 +33,8 @@ class Firewall(Protocol):
     def owners(self) -> set[str]:
         """Owners of all per-attachment elements in the kernel."""
 
+    def close(self) -> None: ...
+
     def foreign_drops(self) -> list[str]:
         """Others' chains that would drop our traffic and that we cannot open, with the fix."""
 

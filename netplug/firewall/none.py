@@ -33,6 +33,9 @@ class NoFirewall:
     def owners(self) -> set[str]:
         return set()
 
+    def close(self) -> None:
+        return None
+
     def foreign_drops(self) -> list[str]:
         return []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from netplug.kernel import namespaces
@@ -20,29 +21,30 @@ from netplug.model import Facts, LinkFact, Place, Wanted
 if TYPE_CHECKING:
     from netplug.firewall import Firewall
 
-MakeFirewall = Callable[[str, int], "Firewall"]
-
 
 class Kernel:
     """Both namespaces of a request, with sockets opened when first needed.
 
-    `sandbox` is None when the container's namespace is gone; everything inside
-    it is then gone too. `prompt`: deletions are over when the kernel notifies of them,
-    not when it acknowledges. Belongs to one thread; close it.
+    `open_sandbox` gives the container's namespace, None when it is gone; everything
+    inside it is then gone too. `firewall` gives the backend of that name for the host.
+    `prompt`: deletions are over when the kernel notifies of them, not when it
+    acknowledges. Belongs to one thread; close it.
     """
 
     def __init__(
-        self, host: int, sandbox: int | None, make_firewall: MakeFirewall, *, prompt: bool = False
+        self,
+        host: int,
+        open_sandbox: Callable[[], int | None],
+        firewall: Callable[[str], Firewall],
+        *,
+        prompt: bool = False,
     ) -> None:
+        self._host = host
+        self._open_sandbox = open_sandbox
+        self.firewall = firewall
         self._prompt = prompt
-        self._fds: dict[Place, int] = {"host": host}
-        self._inside = ExitStack()
-        if sandbox is not None:
-            self._fds["sandbox"] = sandbox
-            self._inside.enter_context(namespaces.resident(sandbox))
         self._rtnl: dict[Place, Rtnl] = {}
-        self._make_firewall = make_firewall
-        self._firewalls: dict[str, Firewall] = {}
+        self._inside = ExitStack()
 
     def __enter__(self) -> Kernel:
         return self
@@ -54,25 +56,27 @@ class Kernel:
         for rtnl in self._rtnl.values():
             rtnl.close()
         self._rtnl.clear()
-        for firewall in self._firewalls.values():
-            close = getattr(firewall, "close", None)
-            if close:
-                close()
-        self._firewalls.clear()
         self._inside.close()
-        sandbox = self._fds.pop("sandbox", None)
-        if sandbox is not None:
-            os.close(sandbox)
+
+    @cached_property
+    def _sandbox(self) -> int | None:
+        """Opened when first asked for: a removal seldom needs to enter it."""
+        fd = self._open_sandbox()
+        if fd is not None:
+            self._inside.callback(os.close, fd)
+            self._inside.enter_context(namespaces.resident(fd))
+        return fd
 
     def fd(self, place: Place) -> int | None:
-        return self._fds.get(place)
+        return self._host if place == "host" else self._sandbox
 
     def rtnl(self, place: Place) -> Rtnl | None:
         """rtnetlink in that namespace; None when the sandbox is gone."""
-        if place not in self._fds:
-            return None
         if place not in self._rtnl:
-            self._rtnl[place] = Rtnl(self._fds[place], prompt=self._prompt)
+            fd = self.fd(place)
+            if fd is None:
+                return None
+            self._rtnl[place] = Rtnl(fd, prompt=self._prompt)
         return self._rtnl[place]
 
     @property
@@ -80,11 +84,6 @@ class Kernel:
         rtnl = self.rtnl("host")
         assert rtnl is not None
         return rtnl
-
-    def firewall(self, backend: str) -> Firewall:
-        if backend not in self._firewalls:
-            self._firewalls[backend] = self._make_firewall(backend, self._fds["host"])
-        return self._firewalls[backend]
 
     def read_sysctls(self, place: Place, keys: tuple[str, ...]) -> dict[str, str | None]:
         """Values by key; all None when the namespace is gone."""

@@ -55,61 +55,78 @@ def in_namespace(fd: int, work: Callable[[], T]) -> T:
     status = os.stat(OWN)
     if identity(fd) == (status.st_dev, status.st_ino):
         return work()
-    lodger: _Lodger | None = getattr(_lodgers, str(fd), None)
-    if lodger is not None:
-        return lodger.run(work)
+    if fd in _own.residences:
+        return _own.lodger().run(fd, work)
     return _in_thread(lambda: _setns(fd), work)
-
-
-_lodgers = threading.local()  # by descriptor: the resident threads of the calling thread
 
 
 @contextmanager
 def resident(fd: int) -> Iterator[None]:
-    """While it lasts, the caller's `in_namespace(fd, ...)` uses one thread for all calls."""
-    lodger = _Lodger(fd)
-    setattr(_lodgers, str(fd), lodger)
+    """While it lasts, the caller's `in_namespace(fd, ...)` uses one thread for all calls.
+
+    That thread goes home at the end, for whoever is in a namespace keeps it alive.
+    """
+    _own.residences.add(fd)
     try:
         yield
     finally:
-        delattr(_lodgers, str(fd))
-        lodger.close()
+        _own.residences.discard(fd)
+        _own.leave()
 
 
 class _Lodger:
-    """A thread that lives in a namespace and does one piece of work after the other."""
+    """A thread that does work in namespaces, one piece after the other, for another thread."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._home = own_namespace()
+        self._work: queue.SimpleQueue[tuple[int, Callable[[], object] | None]]
+        self._work = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._live, name="netplug-netns", daemon=True)
+        self._thread.start()
 
-    def run(self, work: Callable[[], T]) -> T:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._live, name="netplug-netns", daemon=True)
-            self._thread.start()
-        self._work.put(work)
+    def run(self, fd: int, work: Callable[[], T]) -> T:
+        self._work.put((fd, work))
         result, failure = self._done.get()
         if failure is not None:
             raise failure
         return result  # type: ignore[return-value]
 
-    def close(self) -> None:
-        if self._thread is not None:
-            self._work.put(None)
-            self._thread.join()
+    def leave(self) -> None:
+        self._work.put((self._home, None))
 
     def _live(self) -> None:
-        entered = False
-        while (work := self._work.get()) is not None:
+        where = self._home
+        while True:
+            fd, work = self._work.get()
             try:
-                if not entered:
-                    _setns(self._fd)
-                    entered = True
-                self._done.put((work(), None))
+                if fd != where:
+                    _setns(fd)
+                    where = fd
+                if work is not None:
+                    self._done.put((work(), None))
             except BaseException as error:  # handed to the caller's thread
                 self._done.put((None, error))
+
+
+class _Own(threading.local):
+    """Of each thread: the namespaces in which it is resident, and its lodger."""
+
+    def __init__(self) -> None:
+        self.residences: set[int] = set()
+        self._lodger: _Lodger | None = None
+
+    def lodger(self) -> _Lodger:
+        if self._lodger is None:
+            self._lodger = _Lodger()
+        return self._lodger
+
+    def leave(self) -> None:
+        if self._lodger is not None:
+            self._lodger.leave()
+
+
+_own = _Own()
 
 
 def new_namespace() -> int:

@@ -41,7 +41,7 @@ def test_what_an_older_version_attached_is_removed(host: Host, number: int) -> N
         )
         with engine.state.transaction() as db:
             engine.state.put(db, record)
-        with engine.host.kernel(engine.sandbox_of(record)) as kernel:
+        with engine.host.kernel(lambda: engine.sandbox_of(record)) as kernel:
             plan.add(kernel, stored, engine.usage(record))
     site.check(attachment)
     host.run("ip link del up0")

@@ -60,6 +60,9 @@ class IptablesFirewall:
     def owners(self) -> set[str]:
         return set(self._ask("owners", {})) if self._in_use() else set()
 
+    def close(self) -> None:
+        return None
+
     def foreign_drops(self) -> list[str]:
         """Chains of nf_tables that drop by policy: rules in the legacy tables do not open them."""
         from netplug.errors import KernelRefused
@@ -126,6 +129,9 @@ class LegacyAccept:
 
     def owners(self) -> set[str]:
         return set()
+
+    def close(self) -> None:
+        return None
 
     def foreign_drops(self) -> list[str]:
         return []
