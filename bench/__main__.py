@@ -1,63 +1,85 @@
-"""`python -m bench`: enters namespaces of its own, runs the cases, prints ratios."""
+"""Side by side with the peers, as ratios; `--case` runs one comparison alone.
+
+Works in namespaces of its own, with an agent of its own, and leaves nothing behind.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from bench.breakdown import profile_calls, render_breakdowns
 from bench.case import Case, Setup
 from bench.cases import CASES
-from bench.chain import PluginFailed
+from bench.execute import Execution, ProgramFailed, execute
+from bench.launchers import make_plugins, start_agent
+from bench.peers import fetch_peers, read_versions
+from bench.plot import render_plot
 from bench.report import (
     Circumstances,
+    Results,
     render_circumstances,
+    render_gaps,
     render_json,
     render_page,
     render_tables,
+    render_verdict,
 )
-from bench.runner import Outcome, run_case
+from bench.runner import Gap, Outcome, run_case
 
 ROOT = Path(__file__).resolve().parents[1]
 SANDBOX = ROOT / "tests/sandbox.sh"
 UNPACKED = ROOT / ".engines/root/usr/lib/cni"  # filled by tests/engines/unpack.py
 INSTALLED = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 NEEDED = ("bridge", "host-local", "portmap", "firewall", "bandwidth")
-PAGE = ROOT / "docs/bench/results.md"
+PAGES = ROOT / "docs/bench"
 FEWEST_ROUNDS = 30  # a median of fewer says little on a machine that does other things as well
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("-n", "--rounds", type=int, default=40, help="rounds of each case")
+    parser.add_argument("-n", "--rounds", type=int, default=40, help="rounds of each case (40)")
     parser.add_argument(
-        "--case", action="append", choices=[case.name for case in CASES], help="only this one"
+        "--case", action="append", choices=names, metavar="NAME", help=f"only: {', '.join(names)}"
     )
-    parser.add_argument("--netplug", help="the executable to measure, or the word 'reference'")
     parser.add_argument("--reference", type=Path, help="folder of the reference plugins")
     parser.add_argument("--json", action="store_true", help="for programs, with every value")
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
-    return parser.parse_args(words)
+    parser.add_argument(
+        "--write", action="store_true", help=f"into {PAGES.relative_to(ROOT)}: table and plot"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="instead: where the time inside the agent goes"
+    )
+    options = parser.parse_args(words)
+    if options.rounds < 1:
+        parser.error("there is at least one round")
+    if options.write and (options.rounds < FEWEST_ROUNDS or options.case):
+        parser.error(f"--write wants every case, and {FEWEST_ROUNDS} rounds or more")
+    return options
 
 
 def enter_sandbox(words: Sequence[str]) -> None:
     """Become this bench inside private namespaces, unless that is where we are."""
     if os.environ.get("NETPLUG_SANDBOX") == os.readlink("/proc/self/ns/net"):
         return
-    if not UNPACKED.exists():  # now, where the network is
-        subprocess.run([sys.executable, "-m", "tests.engines.unpack"], cwd=ROOT, check=True)
     os.chdir(ROOT)
+    if not UNPACKED.exists():  # now, where the network is
+        subprocess.run([sys.executable, "-m", "tests.engines.unpack"], check=True)
+    fetch_peers()
     os.execv(SANDBOX, [str(SANDBOX), sys.executable, "-m", "bench", *words])
 
 
@@ -71,71 +93,106 @@ def find_reference(wanted: Path | None) -> Path:
     )
 
 
-def find_netplug(wanted: str | None, folder: Path) -> Path | None:
-    """The executable to measure; without a wish, this clone's, put into `folder` by itself."""
-    if wanted == "reference":
-        return None
-    if wanted:
-        return Path(wanted).absolute()
-    command = Path(sys.executable).with_name("netplug")
-    subprocess.run([command, "install", "--bin-dir", folder], check=True, stdout=sys.stderr)
-    return folder / "netplug"
-
-
 def measure_idle_exec() -> float:
     """Milliseconds that executing /bin/true takes us: the floor below every number."""
     times = []
     for _ in range(FEWEST_ROUNDS):
         started = time.perf_counter()
-        subprocess.run(["/bin/true"], input="{}", text=True, capture_output=True, check=True)
+        execute(Execution(["/bin/true"], "{}", {}))
         times.append(1000 * (time.perf_counter() - started))
     return sorted(times)[len(times) // 2]
 
 
-def run_cases(cases: Sequence[Case], setup: Setup, rounds: int) -> list[Outcome]:
-    outcomes = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+def make_setup(reference: Path, say: Callable[[str], None], stack: ExitStack) -> Setup:
+    """Launchers and a running agent, in a folder that is gone at the end."""
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="netplug-bench-")))
+    agent = start_agent(folder, stack)
+    return Setup(
+        reference=reference,
+        plugins=make_plugins(folder, agent),
+        folder=folder,
+        state=agent.state,
+        run=agent.socket.parent,
+        say=say,
+    )
+
+
+def run_cases(
+    cases: Sequence[Case], reference: Path, rounds: int, stack: ExitStack
+) -> tuple[list[Outcome], list[Gap]]:
+    outcomes: list[Outcome] = []
+    gaps: list[Gap] = []
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def say(text: str) -> None:
+            progress.update(task, description=f"{case.name}: {text}")
+
+        setup = make_setup(reference, say, stack)
         for case in cases:
-            task = progress.add_task(case.name, total=rounds)
-            outcomes += run_case(case, setup, rounds, partial(progress.advance, task))
-    return outcomes
+            progress.reset(task, total=1 if case.once else rounds, description=case.name)
+            found, missing = run_case(case, setup, rounds, partial(progress.advance, task))
+            outcomes += found
+            gaps += missing
+    return outcomes, gaps
 
 
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
     enter_sandbox(sys.argv[1:])
-    if options.write and options.rounds < FEWEST_ROUNDS:
-        raise SystemExit(f"bench: --write wants {FEWEST_ROUNDS} rounds or more")
-    cases = [case for case in CASES if not options.case or case.name in options.case]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the agent is stopped
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="netplug-bench-")))
-        reference = find_reference(options.reference)
-        setup = Setup(find_netplug(options.netplug, folder), reference)
-        idle_exec = measure_idle_exec()
         try:
-            outcomes = run_cases(cases, setup, options.rounds)
-        except PluginFailed as failure:
+            if options.profile:
+                folder = stack.enter_context(TemporaryDirectory(prefix="netplug-bench-"))
+                show_profile(Path(folder), options.rounds, write=options.write)
+            else:
+                show_results(options, stack)
+        except ProgramFailed as failure:
             raise SystemExit(f"bench: {failure}") from None
-    circumstances = Circumstances.read(options.rounds, describe(reference), idle_exec)
-    if options.json:
-        print(json.dumps(render_json(outcomes, circumstances)))
-    else:
-        console = Console()
-        for table in render_tables(outcomes):
-            console.print(table)
-        console.print(render_circumstances(circumstances))
-    if options.write:
-        PAGE.parent.mkdir(parents=True, exist_ok=True)
-        PAGE.write_text(render_page(outcomes, circumstances))
     return 0
 
 
+def show_profile(folder: Path, rounds: int, *, write: bool) -> None:
+    page = render_breakdowns(profile_calls(folder, rounds))
+    print(page, end="")
+    if write:
+        PAGES.mkdir(parents=True, exist_ok=True)
+        (PAGES / "profile.md").write_text(page)
+
+
+def show_results(options: argparse.Namespace, stack: ExitStack) -> None:
+    cases = [case for case in CASES if not options.case or case.name in options.case]
+    reference = find_reference(options.reference)
+    circumstances = Circumstances.read(options.rounds, describe(reference), measure_idle_exec())
+    results = Results(*run_cases(cases, reference, options.rounds, stack), circumstances)
+    if options.json:
+        print(json.dumps(render_json(results)))
+    else:
+        console = Console()
+        for table in render_tables(results):
+            console.print(table)
+        for line in render_gaps(results):
+            console.print(f"Not measured: {line}")
+        console.print(render_circumstances(circumstances))
+        console.print(render_verdict(results))
+    if options.write:
+        PAGES.mkdir(parents=True, exist_ok=True)
+        (PAGES / "results.md").write_text(render_page(results, "results.svg"))
+        (PAGES / "results.svg").write_text(render_plot(results.outcomes))
+
+
 def describe(reference: Path) -> str:
+    """The peers' versions, for people."""
+    versions = read_versions()
     manifest = ROOT / ".engines/manifest.json"
-    if reference == UNPACKED and manifest.exists():
-        version = json.loads(manifest.read_text())["versions"]["containernetworking-plugins"]
-        return f"Debian's containernetworking-plugins {version}"
-    return str(reference)
+    name = "containernetworking-plugins"
+    if reference != UNPACKED or not manifest.exists():
+        return str(reference)
+    versions |= {name: json.loads(manifest.read_text())["versions"][name]}
+    wanted = (name, "netavark", "docker.io")
+    return "Debian's " + ", ".join(f"{one} {versions[one]}" for one in wanted if one in versions)
 
 
 if __name__ == "__main__":

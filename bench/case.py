@@ -13,6 +13,10 @@ NATIVE = "native launcher"
 PYTHON = "Python launcher"
 ALONE = "one process"
 
+# Seconds before each measurement. The kernel ends what the one before removed when that has
+# returned long since: RCU's grace period, the destruction of rules and namespaces.
+SETTLE = 0.06
+
 
 class NotMeasured(Exception):
     """What a comparison needs cannot be had here; the text is the reason."""
@@ -78,6 +82,7 @@ class Case:
     make: Make  # raises NotMeasured
     targets: Targets = field(default_factory=dict)
     unit: str = "ms"
+    settle: float = SETTLE
     once: bool = False  # no matter of rounds: a size, not a time
 
 

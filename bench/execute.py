@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO
 
 # A shell that is there already and becomes the program once the pipe at 3 ends.
@@ -42,7 +41,7 @@ def execute(execution: Execution) -> str:
 
     What it reads must fit into a pipe (64 KiB), for it is written before anybody reads.
     """
-    with TemporaryFile() as errors:
+    with _make_file() as errors:
         their_input, our_end = os.pipe()
         our_output, their_output = os.pipe()
         os.write(our_end, execution.stdin.encode())
@@ -64,7 +63,7 @@ def execute_at_once(executions: Sequence[Execution]) -> tuple[float, list[str]]:
     Raises ProgramFailed.
     """
     with ExitStack() as stack:
-        files = [[stack.enter_context(TemporaryFile()) for _ in range(3)] for _ in executions]
+        files = [[stack.enter_context(_make_file()) for _ in range(3)] for _ in executions]
         gate, opener = os.pipe()
         children = []
         for execution, (stdin, stdout, errors) in zip(executions, files, strict=True):
@@ -87,6 +86,11 @@ def execute_at_once(executions: Sequence[Execution]) -> tuple[float, list[str]]:
     return seconds, [output.decode() for output in outputs]
 
 
+def _make_file() -> IO[bytes]:
+    """In memory, closed on exec."""
+    return open(os.memfd_create("bench"), "w+b", buffering=0)
+
+
 def _spawn(
     words: Sequence[str],
     environ: Mapping[str, str],
@@ -102,7 +106,11 @@ def _spawn(
     actions += [(os.POSIX_SPAWN_DUP2, free + number, number) for number in given]
     closing = [(os.POSIX_SPAWN_CLOSE, free + number) for number in given]
     return os.posix_spawn(
-        words[0], words, environ, file_actions=[*actions, *closing], setsigdef=[signal.SIGPIPE]
+        words[0],
+        tuple(words),
+        environ,
+        file_actions=[*actions, *closing],
+        setsigdef=[signal.SIGPIPE],
     )
 
 

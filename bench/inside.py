@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.chain import SimulatedHost
 from bench.execute import Execution, ProgramFailed
 from netplug.cni.main import serve
+from netplug.cni.protocol import Request
 from netplug.engine import Engine
 from netplug.host import Host
 from netplug.kernel import namespaces
@@ -24,7 +25,7 @@ class Inside:
         self._host = Host(host.namespace, prompt=True)
 
     @contextmanager
-    def engine(self, log: Callable[[str], None]) -> Iterator[Engine]:
+    def engine(self, request: Request, log: Callable[[str], None]) -> Iterator[Engine]:
         yield Engine(self._state, self._host, log)
 
     def open_sandbox(self, path: str) -> int | None:

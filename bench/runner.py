@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from bench.case import Case, Contender, Missing, NotMeasured, Setup, Target
 
 WARM_UP = 2  # rounds that are thrown away: first-use costs of kernel modules, page cache
-# Seconds before each measurement. The kernel ends what the one before removed when that has
-# returned long since: RCU's grace period, the destruction of rules and namespaces.
-SETTLE = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def run_case(
         warm_up = 0 if case.once else WARM_UP
         for number in range(-warm_up, 1 if case.once else rounds):
             for contender in contenders if number % 2 else list(reversed(contenders)):
-                time.sleep(SETTLE)
+                time.sleep(case.settle)
                 values = contender.measure()
                 if number >= 0:
                     measured[contender.name].append(values)

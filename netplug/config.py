@@ -245,11 +245,16 @@ def parse_options(
     text = json.dumps(renamed, default=str, sort_keys=True)
     key = digest("options", __version__, kind.__module__, kind.__qualname__, text)
     if memory is not None and (known := memory.recall(key)) is not None:
-        return decode(kind, json.loads(known)), unknown
+        return _decode_options(kind, known), unknown
     options = _check_options(kind, text)
     if memory is not None:
         memory.remember(key, json.dumps(encode(options)))
     return options, unknown
+
+
+@functools.lru_cache(256)
+def _decode_options(kind: type, text: str) -> Any:
+    return decode(kind, json.loads(text))
 
 
 def _check_options(kind: type, text: str) -> Any:

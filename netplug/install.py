@@ -13,7 +13,7 @@ from netplug.agent.build import Launcher, Settings, make_launcher
 from netplug.cni.conflist import conflist_file, pod_network_file, write_conflist
 from netplug.cni.files import write_file
 from netplug.errors import Conflict
-from netplug.networks import NewNetwork, choose_subnet, compute_conflist
+from netplug.networks import NewNetwork, choose_subnet, compute_conflist, read_used_subnets
 from netplug.plugins import driver_names
 
 
@@ -58,6 +58,9 @@ def install_network(folder: Path, *, dry_run: bool = False) -> str | None:
     if not dry_run:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_conflist(
-            folder_text, compute_conflist(NewNetwork("netplug", subnets=(choose_subnet(()),)))
+            folder_text,
+            compute_conflist(
+                NewNetwork("netplug", subnets=(choose_subnet(read_used_subnets([])),))
+            ),
         )
     return path

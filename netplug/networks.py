@@ -16,7 +16,9 @@ from netplug import plugins
 from netplug.cni.conflist import Conflist
 from netplug.cni.protocol import check_network_name
 from netplug.config import driver_name, parse_network
-from netplug.errors import ConfigError, Exhausted
+from netplug.errors import ConfigError, Exhausted, NetplugError
+from netplug.kernel import namespaces
+from netplug.kernel.rtnl import Rtnl
 from netplug.model import IPNetwork, Network, digest, overlaps
 
 ENGINE_FOLDER = "/etc/cni/net.d"
@@ -182,3 +184,21 @@ def subnets_of(network: Network) -> tuple[IPNetwork, ...]:
     if network.ipam is None:
         return ()
     return tuple(one.subnet for range_set in network.ipam.range_sets for one in range_set)
+
+
+def read_used_subnets(networks: list[Conflist]) -> list[IPNetwork]:
+    """Subnets of other networks and what this host has routes to."""
+    used: list[IPNetwork] = []
+    for conflist in networks:
+        try:
+            used += subnets_of(parse_conflist_network(conflist)[0])
+        except NetplugError:
+            continue
+    own = namespaces.own_namespace()
+    rtnl = Rtnl(own)
+    try:
+        used += [route.dst for route in rtnl.routes() if route.dst.prefixlen]
+    finally:
+        rtnl.close()
+        namespaces.close(own)
+    return used

@@ -6,6 +6,7 @@ missing, `--dry-run` prints it.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -178,7 +179,8 @@ def check(kernel: Kernel, plan: Plan) -> list[Difference]:
     return found
 
 
-def identity(step: Resource) -> str:
+@functools.lru_cache(4096)
+def identity(step: Any) -> str:
     """Text in which two users of one key must agree; fields named in `loose` do not count."""
     loose = getattr(step, "loose", ())
     values = {k: v for k, v in _encode(step).items() if k not in loose}
@@ -190,9 +192,15 @@ def to_shell(plan: Plan, shell: Shell) -> list[str]:
     return [line for step in plan for line in step.shell(shell)]
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: Plan) -> str:
     """The plan as it is stored with a record."""
-    return {"schema": SCHEMA, "steps": [_encode(step) for step in plan]}
+    return f'{{"schema": {SCHEMA}, "steps": [{", ".join(_text(step) for step in plan)}]}}'
+
+
+@functools.lru_cache(4096)
+def _text(step: Any) -> str:
+    """Most steps are the same for all containers of a network: an agent renders them once."""
+    return json.dumps(_encode(step))
 
 
 def from_json(data: dict[str, Any]) -> Plan:

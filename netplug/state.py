@@ -77,6 +77,7 @@ class State:
         self._path = self.folder / FILE
         self.damaged = ""  # where a damaged state file was put that we found
         self._db = self._open()
+        self._inode = os.stat(self._path).st_ino
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -91,6 +92,14 @@ class State:
 
     def close(self) -> None:
         self._db.close()
+
+    @property
+    def current(self) -> bool:
+        """Is this still the file of that name? Another process may have set it aside."""
+        try:
+            return os.stat(self._path).st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -164,7 +173,7 @@ class State:
                 record.since,
                 json.dumps(encode(attachment)),
                 json.dumps(record.config),
-                json.dumps(to_json(record.plan)),
+                to_json(record.plan),
                 json.dumps(encode(record.result)) if record.result else None,
             ),
         )
@@ -205,7 +214,7 @@ class State:
         cursor = db.execute(
             "UPDATE records SET plan=?, result=? WHERE host=? AND owner=? AND phase='pending'",
             (
-                json.dumps(to_json(record.plan)),
+                to_json(record.plan),
                 json.dumps(encode(record.result)) if record.result else None,
                 record.host,
                 record.owner,

@@ -56,7 +56,7 @@ class DockerMemory:
         folder = setup.folder / "docker"
         folder.mkdir()
         self._socket = folder / "socket"
-        log = stack.enter_context(open(folder / "log", "w+b"))
+        log = stack.enter_context((folder / "log").open("w+b"))
         programs = ":".join(str(path) for path in unpacked_folders())
         self._process = subprocess.Popen(
             [

@@ -53,10 +53,11 @@ class ParallelContender:
 
 
 def make_contenders(setup: Setup, stack: ExitStack) -> Sequence[Contender | Missing]:
-    reference = Chain(
-        "bench-parallel", setup.reference, [make_reference_plugin(masquerade=True)]
+    reference = Chain("bench-parallel", setup.reference, [make_reference_plugin(masquerade=True)])
+    chains = (
+        (REFERENCE, reference),
+        *make_netplug_chains(setup, masquerade=True, without=(ALONE,)),
     )
-    chains = ((REFERENCE, reference), *make_netplug_chains(setup, masquerade=True, without=(ALONE,)))
     return make_each(chains, stack, ParallelContender)
 
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from netplug.agent.protocol import OWN_DESCRIPTORS, Call
 from netplug.cni.main import serve
@@ -59,8 +60,8 @@ class Hosts:
 class Worker:
     """What one thread of the agent keeps between calls: its connection to the state file."""
 
-    def __init__(self, hosts: Hosts, folder: str) -> None:
-        self._hosts, self._folder = hosts, folder
+    def __init__(self, hosts: Hosts, folder: Path) -> None:
+        self._hosts, self.folder = hosts, folder
         self._state: State | None = None
         self._own = tuple(
             namespaces.identity_of(f"/proc/self/ns/{name}") for name in ("mnt", "user")
@@ -68,8 +69,11 @@ class Worker:
 
     @property
     def state(self) -> State:
+        if self._state is not None and not self._state.current:
+            self._state.close()
+            self._state = None
         if self._state is None:
-            self._state = State(self._folder)
+            self._state = State(self.folder)
         return self._state
 
     def refusal(self, call: Call, descriptors: list[int]) -> str:
@@ -130,6 +134,9 @@ class _Handed:
 
     def own_namespace(self) -> int:
         return os.dup(self._descriptors[0])
+
+    def state_folder(self) -> Path:
+        return self._worker.folder
 
 
 def _demand_kind(fd: int, kind: int) -> None:

@@ -10,7 +10,6 @@ import array
 import json
 import logging
 import os
-import queue
 import signal
 import socket
 import struct
@@ -37,6 +36,7 @@ from netplug.errors import Conflict, NetplugError, RequestError
 CONTROL = b"NPC1"  # magic of a control request: a line of JSON follows, and answers
 BACKLOG = 1024
 THREADS = 8  # callers at once; netlink waits, so more than there are processors
+STOP_SECONDS = 0.2  # how long a request to stop may wait
 PATIENCE = 5.0  # seconds for a launcher to finish its part of the exchange
 CREDENTIALS = struct.Struct("iII")
 log = logging.getLogger("netplug.agent")
@@ -48,41 +48,41 @@ class Agent:
     def __init__(self, path: Path, folder: Path) -> None:
         self.path, self._folder = path, folder
         self._hosts = Hosts()
-        self._calls: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
+        self._stopping = False
         self.metrics = Metrics()
         self.started = time.time()
 
     def run(self, listener: socket.socket) -> None:
         """Serves until a signal or `stop`; the calls that have begun are finished first."""
+        log.info("listening on %s, version %s", self.path, __version__)
         threads = [
-            threading.Thread(target=self._serve_calls, name=f"call-{n}") for n in range(THREADS)
+            threading.Thread(target=self._serve_calls, args=(listener,), name=f"call-{n}")
+            for n in range(THREADS)
         ]
         for thread in threads:
             thread.start()
-        listener.settimeout(0.5)
-        log.info("listening on %s, version %s", self.path, __version__)
-        while not self._stopping.is_set():
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                continue
-            connection.settimeout(PATIENCE)
-            self._calls.put(connection)
-        listener.close()
-        for _ in threads:
-            self._calls.put(None)
+        while not self._stopping:  # a signal's handler runs between two sleeps
+            time.sleep(STOP_SECONDS)
+        for _ in threads:  # each waits in accept(2), which wakes one thread for one caller
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nobody:
+                nobody.connect(str(self.path))
         for thread in threads:
             thread.join()
+        listener.close()
         log.info("stopped")
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
 
-    def _serve_calls(self) -> None:
-        worker = Worker(self._hosts, str(self._folder))
-        while (connection := self._calls.get()) is not None:
+    def _serve_calls(self, listener: socket.socket) -> None:
+        """One thread: takes a call, serves it, takes the next."""
+        worker = Worker(self._hosts, self._folder)
+        while True:
+            connection, _ = listener.accept()
             with connection:
+                if self._stopping:
+                    return
+                connection.settimeout(PATIENCE)
                 try:
                     self._serve(worker, connection)
                 except (OSError, NetplugError) as error:

@@ -32,7 +32,8 @@ from netplug.errors import ConfigError, Conflict, NetplugError, NotFound
 from netplug.firewall.render import render
 from netplug.model import Attachment
 from netplug.networks import parse_conflist_network
-from netplug.resources import Shell
+from netplug.resources import Resource, Shell
+from netplug.resources.addresses import Addresses, Sysctl
 from netplug.state import Record
 
 TargetName = Annotated[
@@ -250,8 +251,13 @@ def disconnect(
         where = f"{network} ({record.attachment.ifname})"
         print(f"{shown_container(record)} {'would leave' if dry_run else 'left'} {where}")
         own = [step for step in reversed(record.plan.steps) if step.key is None]
-        for step in own if dry_run else ():
+        for step in (s for s in own if not _stays(s)) if dry_run else ():
             print(f"  remove {step.describe()}")
+
+
+def _stays(step: Resource) -> bool:
+    """Settings are never undone, and loopback stays up."""
+    return isinstance(step, Sysctl) or (isinstance(step, Addresses) and not step.addresses)
 
 
 def _matches(record: Record, target: str) -> bool:

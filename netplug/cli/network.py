@@ -18,8 +18,6 @@ from netplug.cni.conflist import (
 )
 from netplug.engine import Engine
 from netplug.errors import ConfigError, Conflict, NetplugError, NotFound
-from netplug.kernel import namespaces
-from netplug.kernel.rtnl import Rtnl
 from netplug.model import IPNetwork, overlaps
 from netplug.networks import (
     ENGINE_FOLDER,
@@ -30,6 +28,7 @@ from netplug.networks import (
     parse_conflist_network,
     parse_subnets,
     private_folder,
+    read_used_subnets,
     subnets_of,
     unique_local_subnet,
 )
@@ -98,7 +97,7 @@ def create(
     subnets = parse_subnets(subnet or [])
     others = [c for c in context.networks() if c.name != name]
     if not subnets and driver == "bridge":
-        subnets = (choose_subnet(_used_subnets(others)),)
+        subnets = (choose_subnet(read_used_subnets(others)),)
     if ipv6 and not any(s.version == 6 for s in subnets):
         subnets += (unique_local_subnet(),)
     conflist = compute_conflist(
@@ -149,24 +148,6 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
 
 def _parse_mtu(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdigit() else text
-
-
-def _used_subnets(networks: list[Conflist]) -> list[IPNetwork]:
-    """Subnets of other networks and what this host has routes to."""
-    used: list[IPNetwork] = []
-    for conflist in networks:
-        try:
-            used += subnets_of(parse_conflist_network(conflist)[0])
-        except NetplugError:
-            continue
-    own = namespaces.own_namespace()
-    rtnl = Rtnl(own)
-    try:
-        used += [route.dst for route in rtnl.routes() if route.dst.prefixlen]
-    finally:
-        rtnl.close()
-        namespaces.close(own)
-    return used
 
 
 def _demand_new(

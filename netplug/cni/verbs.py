@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from netplug import admission, ipam, plugins
@@ -54,13 +55,15 @@ class Surroundings(Protocol):
     def own_namespace(self) -> int:
         """The namespace that the plugin was executed in, as a descriptor of the caller's own."""
 
+    def state_folder(self) -> Path: ...
+
 
 class OneProcess:
     """The calling process's namespaces, and a state opened for this one request."""
 
     @contextmanager
     def engine(self, request: Request, log: Log) -> Iterator[Engine]:
-        state = State(default_state_folder())
+        state = State(self.state_folder())
         try:
             with Host() as host:
                 foreign_of = recorded_foreign(request.path)
@@ -74,6 +77,9 @@ class OneProcess:
     def own_namespace(self) -> int:
         return namespaces.own_namespace()
 
+    def state_folder(self) -> Path:
+        return default_state_folder()
+
 
 def run(request: Request, program: str, log: Log, around: Surroundings) -> Result | None:
     """The result of an ADD, None for every other verb. Raises NetplugError.
@@ -85,7 +91,7 @@ def run(request: Request, program: str, log: Log, around: Surroundings) -> Resul
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
-        kept = set_aside(default_state_folder())
+        kept = set_aside(around.state_folder())
         log(f"the state file is damaged ({error}); it is kept as {kept}")
         return _run(request, program, log, around)
     except NetplugError as error:

@@ -34,10 +34,12 @@ from netplug.firewall.nft_layout import (
     rule_marks,
     rule_userdata,
 )
+from netplug.firewall.nft_memory import Memory
 from netplug.kernel import nftables as nf
 from netplug.kernel.conntrack import flush_udp
 from netplug.kernel.netlink import Refusal
 from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply
+from netplug.kernel.xtables import legacy_filter_loaded
 
 TAKEN = (errno.EEXIST, errno.EBUSY)  # EBUSY: the key with other data, before Linux 6.2
 TRIES = 5  # another process may add or remove the same element between our look and our step
@@ -81,6 +83,7 @@ class NftFirewall:
         self._fd = fd
         self._link = Nfnetlink(fd)
         self._foreign = ForeignChains(fd, self._link)
+        self._memory = Memory(self._link)
 
     @staticmethod
     def usable(fd: int) -> str | None:
@@ -105,27 +108,39 @@ class NftFirewall:
         return self._compare_elements(intent)
 
     def apply(self, intent: Intent) -> bool:
-        if isinstance(intent, Base):
-            return self._apply_base(LAYOUTS[intent.family])
-        if isinstance(intent, Accept):
-            return self._foreign.apply(intent)
         if isinstance(intent, Publish):
-            absent = self._apply_owned(intent)
+            with self._memory.changing():
+                absent = self._apply_owned(intent)
             flush_udp(self._fd, intent.family, intent.mappings, gone=False)
             return absent
         if isinstance(intent, SpoofGuard):
-            return self._apply_owned(intent)
-        return self._apply_shared(intent)
+            with self._memory.changing():
+                return self._apply_owned(intent)
+        if self._memory.holds(intent) and not (
+            isinstance(intent, Accept) and legacy_filter_loaded(self._fd, intent.family)
+        ):  # the legacy tables have no generation
+            return False
+        with self._memory.making(intent):
+            if isinstance(intent, Base):
+                return self._apply_base(LAYOUTS[intent.family])
+            if isinstance(intent, Accept):
+                return self._foreign.apply(intent)
+            return self._apply_shared(intent)
 
     def undo(self, intent: Intent) -> None:
+        if isinstance(intent, Publish | SpoofGuard):
+            with self._memory.changing():
+                self._undo_elements(intent)
+            if isinstance(intent, Publish):
+                flush_udp(self._fd, intent.family, intent.mappings, gone=True)
+            return
+        self._memory.forget()
         if isinstance(intent, Base):
             self._transact([nf.delete_table(FAMILIES[intent.family], TABLE)], gone=True)
         elif isinstance(intent, Accept):
             self._foreign.undo(intent)
         else:
             self._undo_elements(intent)
-            if isinstance(intent, Publish):
-                flush_udp(self._fd, intent.family, intent.mappings, gone=True)
 
     def remove_owned(self, owner: str) -> int:
         count = 0

@@ -41,6 +41,8 @@ class Shell:
 
 @runtime_checkable
 class Resource(Protocol):
+    def __hash__(self) -> int: ...
+
     @property
     def key(self) -> str | None:
         """Name under which several attachments share it; None for an attachment's own."""
