@@ -84,7 +84,7 @@ class Engine:
     ) -> Result:
         """Attaches one interface. Raises and leaves nothing behind, or returns the result."""
         with self.state.locked(self.lock_name(attachment.owner)):
-            self._make_way(attachment, foreign)
+            self._make_way(attachment)
             attachment = admission.claim_ports(self.state, self.host, network, attachment)
             with self._open(attachment) as kernel:
                 driver = plugins.get_driver(network.driver)
@@ -178,7 +178,7 @@ class Engine:
             with self.state.transaction() as db:
                 self.state.drop(db, self.host.id, record.owner)
 
-    def _make_way(self, attachment: Attachment, foreign: ForeignIpam | None) -> None:
+    def _make_way(self, attachment: Attachment) -> None:
         """Leftovers of a crash are removed; a living attachment is an error (CNI spec, ADD)."""
         record = self.state.get(self.host.id, attachment.owner)
         if record is None:
@@ -191,7 +191,7 @@ class Engine:
                 "delete it first (CNI DEL, netplug disconnect)",
             )
         self.log(f"removing what an earlier ADD of {attachment.owner} left ({record.phase})")
-        self.remove(record, foreign)
+        self.remove(record)
 
     # DEL
 

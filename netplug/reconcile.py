@@ -60,8 +60,9 @@ def _expected(
 
 def is_dead(kernel: Kernel, record: Record) -> bool:
     """Proof that nobody uses the attachment: our host-side link is gone, and the sandbox's
-    cookie is in no process and no mount. A path that does not open is no proof."""
-    if any(
+    cookie is in no process and no mount. A path that does not open is no proof, nor is a
+    sandbox that could not be identified (cookie 0)."""
+    if not record.cookie or any(
         isinstance(step, Veth) and kernel.host.link(step.host_name) is not None
         for step in record.plan
     ):
