@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.cases.attach import make_netplug_plugin
 from bench.chain import Attachment, Chain, SimulatedHost
+from bench.configs import make_netplug_plugin
 from bench.execute import Execution
 
 PER_BRIDGE = 900  # ports; the kernel takes 1023 (BR_MAX_PORTS)

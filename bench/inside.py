@@ -21,6 +21,7 @@ class Inside:
     """`netplug.cni.verbs.Surroundings` of a simulated host, warm as the agent's. Close it."""
 
     def __init__(self, host: SimulatedHost, folder: Path) -> None:
+        self._folder = folder
         self._state = State(folder)
         self._host = Host(host.namespace, prompt=True)
 
@@ -33,6 +34,9 @@ class Inside:
 
     def own_namespace(self) -> int:
         return os.dup(self._host.fd)
+
+    def state_folder(self) -> Path:
+        return self._folder
 
     def serve(self, execution: Execution) -> str:
         """What the plugin would print. Raises ProgramFailed."""

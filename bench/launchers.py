@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from netplug.install import install_plugin
 # A launcher that finds no agent becomes this, and CNI error 5 says so: nothing else but the
 # agent's work must be measured as such.
 NO_INTERPRETER = "/nonexistent"
+PATIENCE = 10.0  # seconds for an agent to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,13 @@ class Agent:
         return cls(socket, state, int(str(status["pid"])))
 
     def stop(self) -> None:
+        """Ends it, and waits until it has ended: it is our child."""
         service.stop(self.socket)
+        deadline = time.monotonic() + PATIENCE
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.05)
 
     def read_memory(self) -> float:
         """MiB that are resident."""

@@ -22,17 +22,17 @@ STEPS = (1, 2, 5)  # ticks of each decade
 
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
-.heading { font-weight: 600 } .small { font-size: 11px; fill: #59636e }
+.heading { font-weight: 600 }
+.small { font-size: 11px; fill: #59636e; stroke: #ffffff; stroke-width: 4px; paint-order: stroke }
 .grid { stroke: #d1d9e0; stroke-width: 1 } .one { stroke: #59636e; stroke-width: 1.5 }
 .paper { fill: #ffffff } .target { stroke-width: 3; stroke-linecap: round }
 .native { fill: #0969da; stroke: #0969da } .python { fill: #bc4c00; stroke: #bc4c00 }
 .alone { fill: #8250df; stroke: #8250df } .missed { fill: #ffffff; stroke-width: 2 }
 @media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc } .small { fill: #9198a1 }
-  .grid { stroke: #3d444d } .one { stroke: #9198a1 } .paper, .missed { fill: #0d1117 }
-  .native:not(.missed) { fill: #4493f8 } .native { stroke: #4493f8 }
-  .python:not(.missed) { fill: #f0883e } .python { stroke: #f0883e }
-  .alone:not(.missed) { fill: #ab7df8 } .alone { stroke: #ab7df8 }
+  text { fill: #f0f6fc } .small { fill: #9198a1; stroke: #0d1117 }
+  .grid { stroke: #3d444d } .one { stroke: #9198a1 }
+  .native { fill: #4493f8; stroke: #4493f8 } .python { fill: #f0883e; stroke: #f0883e }
+  .alone { fill: #ab7df8; stroke: #ab7df8 } .paper, .missed { fill: #0d1117 }
 }"""
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import Case, Contender, Missing, Setup
-from bench.cases.attach import SUBNET, make_each, make_netplug_chains
+from bench.cases.attach import make_each, make_netplug_chains
 from bench.chain import SEARCH_PATH, Attachment, ChainContender, SimulatedHost
+from bench.configs import SUBNET
 from bench.execute import Execution, execute
 from bench.peers import find_program
 

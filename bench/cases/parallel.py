@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.case import ALONE, REFERENCE, Case, Contender, Missing, Setup, make_targets
-from bench.cases.attach import make_each, make_netplug_chains, make_reference_plugin
+from bench.cases.attach import make_each, make_netplug_chains
 from bench.chain import Attachment, Chain, Result, SimulatedHost
+from bench.configs import make_reference_plugin
 from bench.execute import execute_at_once
 
 CALLERS = 50

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
 from bench.case import Case, Contender, Setup, Target
-from bench.cases.attach import make_netplug_plugin
 from bench.chain import Chain, ChainContender, SimulatedHost
+from bench.configs import make_netplug_plugin
 from bench.crowd import fill
 from bench.inside import Inside
 

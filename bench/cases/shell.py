@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.case import Case, Contender, Setup, Target
-from bench.cases.attach import SUBNET
 from bench.chain import SEARCH_PATH, Attachment, SimulatedHost
+from bench.configs import SUBNET
 from bench.execute import Execution, execute
 
 NETWORK = "bench"
