@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from bench.case import NotMeasured
-from tests.engines.unpack import ROOT as ENGINES
-from tests.engines.unpack import Apt, Unavailable, call, unpack
+from engines.unpack import ROOT as ENGINES
+from engines.unpack import Apt, Unavailable, call, unpack
 
 ROOT = ENGINES / "peers"
 MANIFEST = ROOT / "manifest.json"

@@ -102,7 +102,7 @@ def demand_no_overlap(state: State, host: str, wanted: Plan, network: Network) -
     One subnet may be shared by networks on one bridge: they use the same key.
     """
     for key, step in wanted.keys.items():
-        if not key.startswith(SUBNET) or not isinstance(step, Rules) or state.users(host, key):
+        if not key.startswith(SUBNET) or not isinstance(step, Rules) or state.is_used(host, key):
             continue
         subnet = ip_network(key.removeprefix(SUBNET))
         for other_key, other in state.used_keys(host, SUBNET):

@@ -186,16 +186,11 @@ class State:
         """
         for key, step in plan.keys.items():
             value = identity(step)
-            rows = db.execute(
-                "SELECT network, value, ours FROM usage WHERE host=? AND key=? AND leaving=0"
-                " ORDER BY value<>? DESC, ours DESC LIMIT 1",
-                (host, key, value),
-            ).fetchall()
-            if rows and rows[0][1] != value:
-                raise _different_values(step.describe(), attachment.network, rows[0][0])
-            ours = db.execute(
-                "SELECT COALESCE(MAX(ours),0) FROM usage WHERE host=? AND key=?", (host, key)
-            ).fetchone()[0]
+            # All users of a key agree on its value and on `ours`, so that one tells of them all.
+            other = self._any_user(host, key, leaving=0) or self._any_user(host, key, leaving=1)
+            network, known, ours, leaving = other or (attachment.network, value, 0, 0)
+            if known != value and not leaving:
+                raise _different_values(step.describe(), attachment.network, network)
             db.execute(
                 "INSERT OR REPLACE INTO usage VALUES (?,?,?,?,?,?,0)",
                 (host, key, attachment.owner, attachment.network, value, ours),
@@ -248,6 +243,18 @@ class State:
             (host, network, network),
         )
         return [_parse_record(row) for row in rows]
+
+    def _any_user(self, host: str, key: str, *, leaving: int) -> tuple[str, str, int, int] | None:
+        found: tuple[str, str, int, int] | None = self._db.execute(
+            "SELECT network, value, ours, leaving FROM usage WHERE host=? AND key=? AND leaving=?"
+            " LIMIT 1",
+            (host, key, leaving),
+        ).fetchone()
+        return found
+
+    def is_used(self, host: str, key: str) -> bool:
+        """Does a living record use the shared resource?"""
+        return self._any_user(host, key, leaving=0) is not None
 
     def users(self, host: str, key: str) -> list[str]:
         """Owners of living records that use the shared resource."""
@@ -308,11 +315,7 @@ class Usage:
             self._state.leave(db, self._host, self._owner)
 
     def may_undo(self, key: str) -> bool:
-        others, ours = self._state.connection.execute(
-            "SELECT SUM(leaving=0), MAX(ours) FROM usage WHERE host=? AND key=?",
-            (self._host, key),
-        ).fetchone()
-        return bool(ours) and not others
+        return self.claimed(key) and not self._state.is_used(self._host, key)
 
 
 COLUMNS = "host, attachment, phase, boot, cookie, since, plan, config, result"

@@ -112,7 +112,7 @@ def gc_host(engine: Engine, *, dry_run: bool = False) -> list[str]:
         for bridge in find_unused_bridges(kernel):
             key = f"bridge:{bridge.name}"
             with engine.state.locked(f"{engine.host.id}/{key}"):
-                if engine.state.users(engine.host.id, key):
+                if engine.state.is_used(engine.host.id, key):
                     continue
                 if not dry_run:
                     kernel.host.delete_link(bridge.index)

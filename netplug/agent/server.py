@@ -36,6 +36,7 @@ from netplug.errors import Conflict, NetplugError, RequestError
 CONTROL = b"NPC1"  # magic of a control request: a line of JSON follows, and answers
 BACKLOG = 1024
 THREADS = 8  # callers at once; netlink waits, so more than there are processors
+INHERITED = 3  # the first descriptor that systemd passes (SD_LISTEN_FDS_START)
 STOP_SECONDS = 0.2  # how long a request to stop may wait
 PATIENCE = 5.0  # seconds for a launcher to finish its part of the exchange
 CREDENTIALS = struct.Struct("iII")
@@ -63,9 +64,7 @@ class Agent:
             thread.start()
         while not self._stopping:  # a signal's handler runs between two sleeps
             time.sleep(STOP_SECONDS)
-        for _ in threads:  # each waits in accept(2), which wakes one thread for one caller
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nobody:
-                nobody.connect(str(self.path))
+        _wake(listener, len(threads), str(self.path))
         for thread in threads:
             thread.join()
         listener.close()
@@ -78,9 +77,14 @@ class Agent:
         """One thread: takes a call, serves it, takes the next."""
         worker = Worker(self._hosts, self._folder)
         while True:
-            connection, _ = listener.accept()
-            with connection:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
                 if self._stopping:
+                    return
+                raise
+            with connection:
+                if self._stopping:  # whoever it is works in one process
                     return
                 connection.settimeout(PATIENCE)
                 try:
@@ -221,7 +225,24 @@ def _log_call(call: Call, status: int, seconds: float, stderr: bytes) -> None:
         log.info("%s: %s", words, line)
 
 
-# --- starting
+# --- starting and stopping
+
+
+def _wake(listener: socket.socket, threads: int, path: str) -> None:
+    """Wakes every thread that waits in accept(2).
+
+    Our own socket is shut down; systemd's must live on for the next agent, so there each
+    thread gets a caller that says nothing.
+    """
+    try:
+        for _ in range(threads if _is_inherited() else 0):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nobody:
+                nobody.connect(path)
+            threads -= 1
+    except OSError:  # somebody has removed the path
+        pass
+    if threads:
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def listen(path: Path) -> socket.socket:
@@ -229,8 +250,8 @@ def listen(path: Path) -> socket.socket:
 
     Raises Conflict when another agent answers there.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        return socket.socket(fileno=3)
+    if _is_inherited():
+        return socket.socket(fileno=INHERITED)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path.parent, 0o700)
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -250,6 +271,12 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
+def _is_inherited() -> bool:
+    """Has systemd passed the listening socket (sd_listen_fds(3))?"""
+    ours = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return ours and os.environ.get("LISTEN_FDS") == "1"
+
+
 def serve_forever(path: Path, folder: Path) -> None:
     """Runs the agent in this process until SIGTERM or SIGINT."""
     listener = listen(path)
@@ -261,7 +288,7 @@ def serve_forever(path: Path, folder: Path) -> None:
     try:
         agent.run(listener)
     finally:
-        if path.exists() and os.stat(path).st_ino == inode:
+        if not _is_inherited() and path.exists() and os.stat(path).st_ino == inode:
             path.unlink()
 
 

@@ -90,13 +90,16 @@ def start(socket: Path, folder: Path, log: Path | None = None) -> dict[str, obje
 
 def stop(socket: Path) -> None:
     """Asks the agent to end and waits until it has. Raises Unavailable when it stays."""
-    if read_status(socket) is None:
+    status = read_status(socket)
+    if status is None:
         return
     control(socket, "stop")
     deadline = time.monotonic() + START_SECONDS
-    while read_status(socket) is not None:
+    while Path(f"/proc/{status['pid']}/ns").exists():  # a zombie has none
         if time.monotonic() > deadline:
-            raise Unavailable("the agent does not end", "it still answers", "kill it by its pid")
+            raise Unavailable(
+                "the agent does not end", "its process is there", f"kill {status['pid']}"
+            )
         time.sleep(0.05)
 
 

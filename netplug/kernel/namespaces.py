@@ -8,6 +8,7 @@ keeps such a thread for as long as it lasts (`resident`).
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import queue
 import socket
@@ -16,9 +17,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from netplug.errors import KernelRefused, SandboxError
+
+if TYPE_CHECKING:
+    import ctypes
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -44,10 +48,16 @@ def _unshare() -> None:
 def _call(name: str, *arguments: int) -> None:
     import ctypes  # late: newer Pythons do without
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments):
+    if getattr(_libc(), name)(*arguments):
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def in_namespace(fd: int, work: Callable[[], T]) -> T:
@@ -74,16 +84,29 @@ def resident(fd: int) -> Iterator[None]:
         _own.leave()
 
 
+_Work = tuple[int, Callable[[], object] | None]  # where, and what; no work: just be there
+_Outcome = tuple[object, BaseException | None]
+
+
 class _Lodger:
-    """A thread that does work in namespaces, one piece after the other, for another thread."""
+    """A thread that does work in namespaces, one piece after the other, for another thread.
+
+    It ends when this object does, which lives in the other thread's locals.
+    """
 
     def __init__(self) -> None:
         self._home = own_namespace()
-        self._work: queue.SimpleQueue[tuple[int, Callable[[], object] | None]]
-        self._work = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._live, name="netplug-netns", daemon=True)
-        self._thread.start()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+        threading.Thread(
+            target=_lodge,
+            args=(self._home, self._work, self._done),
+            name="netplug-netns",
+            daemon=True,
+        ).start()
+
+    def __del__(self) -> None:
+        self._work.put(None)
 
     def run(self, fd: int, work: Callable[[], T]) -> T:
         self._work.put((fd, work))
@@ -95,18 +118,23 @@ class _Lodger:
     def leave(self) -> None:
         self._work.put((self._home, None))
 
-    def _live(self) -> None:
-        where = self._home
-        while True:
-            fd, work = self._work.get()
-            try:
-                if fd != where:
-                    _setns(fd)
-                    where = fd
-                if work is not None:
-                    self._done.put((work(), None))
-            except BaseException as error:  # handed to the caller's thread
-                self._done.put((None, error))
+
+def _lodge(
+    home: int, tasks: queue.SimpleQueue[_Work | None], done: queue.SimpleQueue[_Outcome]
+) -> None:
+    where = home
+    while (task := tasks.get()) is not None:
+        fd, work = task
+        try:
+            if fd != where:
+                _setns(fd)
+                where = fd
+            if work is not None:
+                done.put((work(), None))
+        except BaseException as error:  # handed to the caller's thread
+            done.put((None, error))
+        del task, work  # what they hold must not live until the next one comes
+    os.close(home)
 
 
 class _Own(threading.local):

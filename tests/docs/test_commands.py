@@ -45,7 +45,7 @@ RUN = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 # A host of its own: what the documents write goes, and nothing of the machine is seen.
 PREPARE = """
 set -u
-for folder in /run/netns /etc/cni /var/lib/cni /var/lib/netplug /opt /tmp; do
+for folder in /run/netns /run/netplug /etc/cni /var/lib/cni /var/lib/netplug /opt /tmp; do
     mkdir -p $folder && mount -t tmpfs -o mode=755 docs $folder || exit 99
 done
 hostname host
@@ -138,12 +138,16 @@ def normalise(output: str) -> str:
 
 
 def run_script(script: str, folder: Path) -> str:
-    """What the commands said. The shell and all that it started end here."""
+    """What the commands said. The shell and all that it started end here: a namespace of
+    processes dies with its first one, and takes along what left the shell's session."""
     transcript, file = folder / "transcript", folder / "script"
     file.write_text(script)
     with transcript.open("w") as output:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--uts", "--propagation", "private", "bash", str(file)],
+            [
+                *("unshare", "--mount", "--uts", "--propagation", "private"),
+                *("--pid", "--fork", "--kill-child", "--mount-proc", "bash", str(file)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
