@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from bench.case import NotMeasured
 from engines.unpack import ROOT as ENGINES
 from engines.unpack import Apt, Unavailable, call, unpack
+
+from bench.case import NotMeasured
 
 ROOT = ENGINES / "peers"
 MANIFEST = ROOT / "manifest.json"

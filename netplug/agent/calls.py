@@ -6,9 +6,11 @@ Nothing is opened by a path that a caller names: the sandbox comes as a descript
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +91,42 @@ class Worker:
             request = parse_request(call.environ, lambda: call.stdin)
         except NetplugError:
             return ""  # the answer will be that error, and needs no kernel
-        section = request.config.get("ipam")
-        plugin = str(section.get("type") or "netplug") if isinstance(section, dict) else "netplug"
-        if not is_ours(plugin) and not is_ipam_call(request, call.program):
-            return f"the foreign plugin {plugin} must be executed by the caller"
+        configs = [] if is_ipam_call(request, call.program) else [request.config]
+        for config in configs + self._recorded(request, descriptors[0]):
+            if not is_ours(plugin := _ipam_plugin(config)):
+                return f"the foreign plugin {plugin} must be executed by the caller"
         return ""
+
+    def _recorded(self, request: Request, host: int) -> list[dict[str, object]]:
+        """Configurations of what the call may remove; where they cannot be read, the work fails."""
+        name = str(request.config.get("name"))
+        column, key = "owner", f"{name}/{request.container}/{request.ifname}"
+        if request.command == "GC":
+            column, key = "network", name
+        elif request.command not in ("ADD", "DEL"):
+            return []
+        try:
+            rows = self.state.connection.execute(
+                f"SELECT config FROM records WHERE host=? AND {column}=?",
+                (self._hosts.get(host).id, key),
+            ).fetchall()
+        except (NetplugError, sqlite3.Error):
+            return []
+        return [json.loads(config) for (config,) in rows]
+
+    def _remembers_foreign(self, request: Request, host_fd: int) -> bool:
+        """Would the call remove what a foreign IPAM plugin gave an address to?"""
+        name = str(request.config.get("name", ""))
+        host = self._hosts.get(host_fd).id
+        if request.command == "GC":
+            records = self.state.records(host, name)
+        else:
+            record = self.state.get(host, f"{name}/{request.container}/{request.ifname}")
+            records = [record] if record else []
+        sections = (record.config.get("ipam") for record in records)
+        return any(
+            isinstance(s, dict) and s.get("type") and not is_ours(str(s["type"])) for s in sections
+        )
 
     def work(self, call: Call, descriptors: list[int]) -> Answer:
         """Serves the call. The answer is what a plugin prints, and its exit status."""
@@ -137,6 +170,12 @@ class _Handed:
 
     def state_folder(self) -> Path:
         return self._worker.folder
+
+
+def _ipam_plugin(config: Mapping[str, object]) -> str:
+    """The IPAM plugin's type; ours where there is none."""
+    section = config.get("ipam")
+    return str(section.get("type") or "netplug") if isinstance(section, dict) else "netplug"
 
 
 def _demand_kind(fd: int, kind: int) -> None:

@@ -252,8 +252,8 @@ def listen(path: Path) -> socket.socket:
     """
     if _is_inherited():
         return socket.socket(fileno=INHERITED)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chmod(path.parent, 0o700)
+    if not path.parent.is_dir():  # an existing folder's mode is somebody else's choice
+        path.parent.mkdir(mode=0o700, parents=True)
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with probe:
         try:

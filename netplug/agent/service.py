@@ -95,7 +95,7 @@ def stop(socket: Path) -> None:
         return
     control(socket, "stop")
     deadline = time.monotonic() + START_SECONDS
-    while Path(f"/proc/{status['pid']}/ns").exists():  # a zombie has none
+    while Path(f"/proc/{status['pid']}/ns/net").exists():  # a zombie is in no namespace
         if time.monotonic() > deadline:
             raise Unavailable(
                 "the agent does not end", "its process is there", f"kill {status['pid']}"

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from netplug.errors import KernelRefused, SandboxError
 
@@ -84,7 +84,7 @@ def resident(fd: int) -> Iterator[None]:
         _own.leave()
 
 
-_Work = tuple[int, Callable[[], object] | None]  # where, and what; no work: just be there
+_Work = tuple[int, Callable[[], object]] | None  # where, and what; None: go home
 _Outcome = tuple[object, BaseException | None]
 
 
@@ -95,18 +95,17 @@ class _Lodger:
     """
 
     def __init__(self) -> None:
-        self._home = own_namespace()
-        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Work | Literal["end"]] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
         threading.Thread(
             target=_lodge,
-            args=(self._home, self._work, self._done),
+            args=(threading.get_native_id(), self._work, self._done),
             name="netplug-netns",
             daemon=True,
         ).start()
 
     def __del__(self) -> None:
-        self._work.put(None)
+        self._work.put("end")
 
     def run(self, fd: int, work: Callable[[], T]) -> T:
         self._work.put((fd, work))
@@ -116,25 +115,35 @@ class _Lodger:
         return result  # type: ignore[return-value]
 
     def leave(self) -> None:
-        self._work.put((self._home, None))
+        self._work.put(None)
 
 
 def _lodge(
-    home: int, tasks: queue.SimpleQueue[_Work | None], done: queue.SimpleQueue[_Outcome]
+    owner: int,
+    tasks: queue.SimpleQueue[_Work | Literal["end"]],
+    done: queue.SimpleQueue[_Outcome],
 ) -> None:
-    where = home
-    while (task := tasks.get()) is not None:
+    """Home is where the owning thread is; no descriptor of it is kept meanwhile."""
+    where = -1
+    while (task := tasks.get()) != "end":
+        if task is None:
+            try:
+                home = os.open(f"/proc/self/task/{owner}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:  # the owner has ended: so does its lodger, which is as good as home
+                return
+            _setns(home)
+            os.close(home)
+            where = -1
+            continue
         fd, work = task
         try:
             if fd != where:
                 _setns(fd)
                 where = fd
-            if work is not None:
-                done.put((work(), None))
+            done.put((work(), None))
         except BaseException as error:  # handed to the caller's thread
             done.put((None, error))
         del task, work  # what they hold must not live until the next one comes
-    os.close(home)
 
 
 class _Own(threading.local):
