@@ -95,6 +95,9 @@ class Worker:
         for config in configs + self._recorded(request, descriptors[0]):
             if not is_ours(plugin := _ipam_plugin(config)):
                 return f"the foreign plugin {plugin} must be executed by the caller"
+        section = request.config.get("ipam")
+        if isinstance(section, dict) and section.get("resolvConf"):
+            return "the file that ipam.resolvConf names must be opened by the caller"
         return ""
 
     def _recorded(self, request: Request, host: int) -> list[dict[str, object]]:
@@ -113,20 +116,6 @@ class Worker:
         except (NetplugError, sqlite3.Error):
             return []
         return [json.loads(config) for (config,) in rows]
-
-    def _remembers_foreign(self, request: Request, host_fd: int) -> bool:
-        """Would the call remove what a foreign IPAM plugin gave an address to?"""
-        name = str(request.config.get("name", ""))
-        host = self._hosts.get(host_fd).id
-        if request.command == "GC":
-            records = self.state.records(host, name)
-        else:
-            record = self.state.get(host, f"{name}/{request.container}/{request.ifname}")
-            records = [record] if record else []
-        sections = (record.config.get("ipam") for record in records)
-        return any(
-            isinstance(s, dict) and s.get("type") and not is_ours(str(s["type"])) for s in sections
-        )
 
     def work(self, call: Call, descriptors: list[int]) -> Answer:
         """Serves the call. The answer is what a plugin prints, and its exit status."""
