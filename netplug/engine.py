@@ -65,13 +65,18 @@ class Engine:
         log: Callable[[str], None] = lambda line: None,
         open_sandbox: Callable[[str], int | None] = namespaces.open_namespace,
         foreign_of: Callable[[Record], ForeignIpam | None] = lambda record: None,
+        awaited: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`foreign_of`: the IPAM plugin that gave a record its addresses, where it was not ours."""
+        """`foreign_of`: the IPAM plugin that gave a record its addresses, where it was not ours.
+
+        `awaited`: does the caller still wait for the result?
+        """
         self.state = state
         self.host = host
         self.log = log
         self._open_sandbox = open_sandbox
         self._foreign_of = foreign_of
+        self._awaited = awaited
         if state.damaged:
             log(f"the state file was damaged; it is kept as {state.damaged}")
         for owner in state.reclaim(host.boot):
@@ -153,6 +158,7 @@ class Engine:
 
     def _finish(self, record: Record) -> Result:
         """The record turns ready. Raises Busy if a DEL has passed meanwhile."""
+        self._demand_awaited(record)
         with self.state.transaction() as db:
             ready = self.state.ready(db, record.host, record.owner)
         if not ready:
@@ -163,6 +169,16 @@ class Engine:
             )
         assert record.result is not None
         return record.result
+
+    def _demand_awaited(self, record: Record) -> None:
+        """Asked last, under the lock or in the transaction that a DEL waits for: the DEL of a
+        caller that is gone finds what was added, or came before and must not have been in vain."""
+        if not self._awaited():
+            raise Busy(
+                f"nobody waits for {record.owner} any more",
+                "its caller ended before the ADD had",
+                "add it again if it is still wanted",
+            )
 
     def _undo(self, kernel: Kernel, record: Record, foreign: ForeignIpam | None = None) -> None:
         """Removes what a failed ADD began, and its record; what resists stays recorded."""
@@ -313,6 +329,7 @@ class Engine:
                 dns=lease.dns,
             )
             self.state.put(db, replace(record, result=result))
+            self._demand_awaited(record)
         return result
 
     def check_lease(self, attachment: Attachment) -> None:

@@ -216,11 +216,13 @@ def exchange(path: Path, data: bytes, fds: Sequence[int] = (), *, hang_up: bool 
     """
     with connected(path) as connection:
         said = b""
-        with suppress(BrokenPipeError, ConnectionResetError):
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused before it was all said
             sent = socket.send_fds(connection, [data], list(fds)) if fds else 0
-            connection.sendall(data[sent:])
+            if rest := data[sent:]:
+                connection.sendall(rest)
             if hang_up:
                 connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
             while part := connection.recv(1 << 16):
                 said += part
                 if said == protocol.BEGIN and not hang_up:
@@ -248,7 +250,14 @@ STEPS = (
     "the answer",
     "half of the answer",
 )
-Victim = Callable[[int], None]  # given the launcher's process id, ends somebody
+# Given the launcher's process id and the connection to the agent, ends somebody
+Victim = Callable[[int, socket.socket], None]
+
+
+def end_launcher(pid: int, agent: socket.socket) -> None:
+    """Its connection goes with it, before its parent can know of its end."""
+    agent.close()
+    os.kill(pid, signal.SIGKILL)
 
 
 @dataclass(slots=True)
@@ -299,7 +308,7 @@ class Relay:
         def end_at(step: str) -> bool:
             if step == self.step:
                 self.reached = True
-                self.victim(pid)
+                self.victim(pid, agent)
             return self.reached
 
         header, fds, _, _ = socket.recv_fds(launcher, protocol.HEADER_BYTES, 16)

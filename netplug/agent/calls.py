@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from netplug.cni.main import serve
 from netplug.cni.protocol import Request, parse_request
 from netplug.cni.verbs import Log, is_ipam_call
 from netplug.engine import Engine
-from netplug.errors import NetplugError, RequestError
+from netplug.errors import DelegateError, NetplugError, RequestError
 from netplug.host import Host
 from netplug.kernel import namespaces
 from netplug.networks import is_ours
-from netplug.state import State
+from netplug.state import Record, State
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 KINDS = (namespaces.CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER)  # order of the own descriptors
@@ -46,24 +46,49 @@ class Hosts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._hosts: dict[tuple[int, int], Host] = {}
+        self._held: dict[tuple[int, int], _Held] = {}
 
-    def get(self, fd: int) -> Host:
+    @contextmanager
+    def use(self, fd: int) -> Iterator[Host]:
+        """The host behind `fd`; it stays open meanwhile, even if it is forgotten."""
         key = namespaces.identity(fd)
         with self._lock:
-            host = self._hosts.get(key)
-            if host is None:
-                if len(self._hosts) >= HOSTS_KEPT:
-                    self._hosts.pop(next(iter(self._hosts))).close()
-                host = self._hosts[key] = Host(fd, prompt=True)
-            return host
+            held = self._held.get(key)
+            if held is None:
+                while len(self._held) >= HOSTS_KEPT:
+                    self._drop(next(iter(self._held)))
+                held = self._held[key] = _Held(Host(fd, prompt=True))
+            held.users += 1
+        try:
+            yield held.host
+        finally:
+            with self._lock:
+                held.users -= 1
+                if not held.users and self._held.get(key) is not held:
+                    held.host.close()
+
+    def forget(self) -> None:
+        with self._lock:
+            for key in tuple(self._held):
+                self._drop(key)
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        held = self._held.pop(key)
+        if not held.users:
+            held.host.close()
+
+
+@dataclass(slots=True)
+class _Held:
+    host: Host
+    users: int = 0
 
 
 class Worker:
     """What one thread of the agent keeps between calls: its connection to the state file."""
 
     def __init__(self, hosts: Hosts, folder: Path) -> None:
-        self._hosts, self.folder = hosts, folder
+        self.hosts, self.folder = hosts, folder
         self._state: State | None = None
         self._own = tuple(
             namespaces.identity_of(f"/proc/self/ns/{name}") for name in ("mnt", "user")
@@ -100,7 +125,7 @@ class Worker:
             return "the file that ipam.resolvConf names must be opened by the caller"
         return ""
 
-    def _recorded(self, request: Request, host: int) -> list[dict[str, object]]:
+    def _recorded(self, request: Request, host_fd: int) -> list[dict[str, object]]:
         """Configurations of what the call may remove; where they cannot be read, the work fails."""
         name = str(request.config.get("name"))
         column, key = "owner", f"{name}/{request.container}/{request.ifname}"
@@ -109,41 +134,43 @@ class Worker:
         elif request.command not in ("ADD", "DEL"):
             return []
         try:
-            rows = self.state.connection.execute(
-                f"SELECT config FROM records WHERE host=? AND {column}=?",
-                (self._hosts.get(host).id, key),
-            ).fetchall()
+            with self.hosts.use(host_fd) as host:
+                rows = self.state.connection.execute(
+                    f"SELECT config FROM records WHERE host=? AND {column}=?", (host.id, key)
+                ).fetchall()
         except (NetplugError, sqlite3.Error):
             return []
         return [json.loads(config) for (config,) in rows]
 
-    def work(self, call: Call, descriptors: list[int]) -> Answer:
-        """Serves the call. The answer is what a plugin prints, and its exit status."""
+    def work(self, call: Call, descriptors: list[int], awaited: Callable[[], bool]) -> Answer:
+        """Serves the call. The answer is what a plugin prints, and its exit status.
+
+        `awaited`: does the launcher still wait for it?
+        """
         lines: list[str] = []
-        around = _Handed(self, call, descriptors)
+        around = _Handed(self, call, descriptors, awaited)
         stdout, failed = serve(
             call.environ, lambda: call.stdin, program=call.program, log=lines.append, around=around
         )
         stderr = "".join(f"{line}\n" for line in lines)
         return Answer(int(failed), stdout.encode(), stderr.encode(errors="replace"))
 
-    @contextmanager
-    def engine(self, log: Log, call: Call, descriptors: list[int]) -> Iterator[Engine]:
-        host = self._hosts.get(descriptors[0])
-        handed = _Handed(self, call, descriptors)
-        yield Engine(self.state, host, log, handed.open_sandbox)
-
 
 class _Handed:
     """`cni.verbs.Surroundings` out of the descriptors that came with a call."""
 
-    def __init__(self, worker: Worker, call: Call, descriptors: list[int]) -> None:
+    def __init__(
+        self, worker: Worker, call: Call, descriptors: list[int], awaited: Callable[[], bool]
+    ) -> None:
         self._worker, self._call, self._descriptors = worker, call, descriptors
+        self._awaited = awaited
 
     @contextmanager
     def engine(self, request: Request, log: Log) -> Iterator[Engine]:
-        with self._worker.engine(log, self._call, self._descriptors) as engine:
-            yield engine
+        with self._worker.hosts.use(self._descriptors[0]) as host:
+            yield Engine(
+                self._worker.state, host, log, self.open_sandbox, _demand_own, self._awaited
+            )
 
     def open_sandbox(self, path: str) -> int | None:
         """The handed descriptor for the path of this call; a record's own path is opened anew
@@ -165,6 +192,17 @@ def _ipam_plugin(config: Mapping[str, object]) -> str:
     """The IPAM plugin's type; ours where there is none."""
     section = config.get("ipam")
     return str(section.get("type") or "netplug") if isinstance(section, dict) else "netplug"
+
+
+def _demand_own(record: Record) -> None:
+    """`refusal` finds these beforehand, but for what an ADD clears away where addresses run out."""
+    if not is_ours(plugin := _ipam_plugin(record.config)):
+        raise DelegateError(
+            f"the address of {record.owner} is not given back",
+            f"that takes the plugin {plugin}, and the agent executes none",
+            "run: netplug gc",
+            started=False,
+        )
 
 
 def _demand_kind(fd: int, kind: int) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from netplug.cni.protocol import VERBS
 from netplug.state import State
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
@@ -23,9 +24,10 @@ class Metrics:
 
     def count(self, verb: str, result: str) -> None:
         with self._lock:
-            self._calls[verb, result] += 1
+            self._calls[_label(verb), result] += 1
 
     def observe(self, verb: str, result: str, seconds: float) -> None:
+        verb = _label(verb)
         with self._lock:
             self._calls[verb, result] += 1
             self._timed[verb] += 1
@@ -58,6 +60,11 @@ class Metrics:
         lines.append(f'{name}_sum{{verb="{verb}"}} {self._seconds[verb]:.6f}')
         lines.append(f'{name}_count{{verb="{verb}"}} {self._timed[verb]}')
         return lines
+
+
+def _label(verb: str) -> str:
+    """A caller may say anything; the labels are few and need no escapes."""
+    return verb if verb in VERBS else "other"
 
 
 def _gauges(folder: Path) -> list[str]:

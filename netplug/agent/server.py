@@ -10,6 +10,7 @@ import array
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import struct
@@ -116,17 +117,17 @@ class Agent:
         verb = call.environ.get("CNI_COMMAND", "")
         refusal = worker.refusal(call, descriptors)
         if refusal:
-            connection.sendall(render_refusal(refusal))
             self.metrics.count(verb, "refused")
+            connection.sendall(render_refusal(refusal))
             return
         connection.sendall(BEGIN)
         if connection.recv(1) != GO:
             return  # the launcher has given up and works itself
         began = time.perf_counter()
-        answer = worker.work(call, descriptors)
+        answer = worker.work(call, descriptors, lambda: _is_open(connection))
         seconds = time.perf_counter() - began
-        connection.sendall(render_answer(answer.status, answer.stdout, answer.stderr))
         self.metrics.observe(verb, "error" if answer.status else "ok", seconds)
+        connection.sendall(render_answer(answer.status, answer.stdout, answer.stderr))
         _log_call(call, answer.status, seconds, answer.stderr)
 
     def _control(self, connection: socket.socket, head: bytes) -> None:
@@ -139,7 +140,7 @@ class Agent:
         elif command == "metrics":
             answer = {"text": self.metrics.render(self._folder)}
         elif command == "reload":
-            self._hosts = Hosts()
+            self._hosts.forget()
             answer = {"reloaded": True}
         elif command == "stop":
             self.stop()
@@ -198,6 +199,13 @@ def _receive(connection: socket.socket, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def _is_open(connection: socket.socket) -> bool:
+    """Is the other end still there? A process that was killed has closed it."""
+    poll = select.poll()
+    poll.register(connection, 0)  # a hang-up is told unasked
+    return not poll.poll(0)
 
 
 def _receive_line(connection: socket.socket) -> bytes:

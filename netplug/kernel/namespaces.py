@@ -152,14 +152,16 @@ class _Own(threading.local):
     def __init__(self) -> None:
         self.residences: set[int] = set()
         self._lodger: _Lodger | None = None
+        self._pid = 0
 
     def lodger(self) -> _Lodger:
-        if self._lodger is None:
+        if self._lodger is None or self._pid != os.getpid():
             self._lodger = _Lodger()
+            self._pid = os.getpid()  # fork(2) leaves a child without its parent's threads
         return self._lodger
 
     def leave(self) -> None:
-        if self._lodger is not None:
+        if self._lodger is not None and self._pid == os.getpid():
             self._lodger.leave()
 
 

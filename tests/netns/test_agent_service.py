@@ -1,0 +1,348 @@
+"""The agent as a process: started, asked, reloaded, stopped, by commands and by systemd's rules."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from agents import Station, ask, connected, open_descriptors, paths_of, render_request, wait_for
+from attaching import STATE, Site
+from cni_exec import NOBODY, Pod, state_rows
+from typer.testing import CliRunner, Result
+
+from netplug import __version__
+from netplug.agent import protocol, service
+from netplug.agent.server import control
+from netplug.cli.app import app
+from netplug.errors import Conflict
+from netplug.model import Attachment
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+STDIN = json.dumps(
+    {
+        "cniVersion": "1.1.0",
+        "name": "lan",
+        "type": "netplug",
+        "bridge": "br0",
+        "ipam": {"type": "netplug", "ranges": [[{"subnet": "10.1.0.0/24"}]]},
+    }
+).encode()
+STATUS = NOBODY.environ("STATUS", "/nowhere")
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    station = Station(tmp_path / "s" / "agent.sock")
+    yield station
+    station.end()
+
+
+def netplug(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def started(station: Station, *options: str) -> dict[str, object]:
+    """What `agent start` says of the agent, which then is the station's."""
+    done = netplug("agent", "start", "--socket", str(station.socket), "--json", *options)
+    assert not done.exit_code, done.output
+    status = dict(json.loads(done.stdout))
+    station.pid = int(status["pid"])
+    return status
+
+
+# --- netplug agent
+
+
+def test_start_status_stop(station: Station) -> None:
+    at = ("--socket", str(station.socket))
+    assert netplug("agent", "status", *at).exit_code
+    status = started(station)
+    assert status["version"] == __version__
+    assert status["state"] == str(STATE)
+    again = dict(json.loads(netplug("agent", "status", *at, "--json").stdout))
+    assert again["pid"] == status["pid"]
+    assert str(status["pid"]) in netplug("agent", "status", *at).stdout
+    assert not netplug("agent", "stop", *at).exit_code
+    assert os.waitstatus_to_exitcode(station.wait()) == 0
+    assert not station.socket.exists()
+    refused = netplug("agent", "stop", *at)
+    assert refused.exit_code
+
+
+def test_a_second_agent_is_a_conflict(station: Station) -> None:
+    """Also one that is started past the command, as two at once would."""
+    started(station)
+    with pytest.raises(Conflict, match="runs already"):
+        service.start(station.socket, STATE)
+    other = subprocess.run(
+        [sys.executable, "-m", "netplug.agent", str(station.socket), str(STATE)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert other.returncode
+    assert "runs already" in other.stderr
+    assert (station.status() or {})["pid"] == station.pid
+    station.stop()
+
+
+def test_of_many_started_at_once_one_stays(station: Station) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "netplug.agent", str(station.socket), str(STATE)],
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(4)
+    ]
+    wait_for(lambda: sum(process.poll() is None for process in processes) == 1)
+    (winner,) = (process for process in processes if process.poll() is None)
+    wait_for(lambda: (station.status() or {}).get("pid") == winner.pid)
+    service.stop(station.socket)
+    assert winner.wait() == 0
+
+
+def test_a_stale_socket_is_replaced(station: Station) -> None:
+    station.start()
+    station.kill()
+    assert station.socket.exists()
+    assert station.status() is None
+    started(station)
+    assert station.status() is not None
+    station.stop()
+
+
+def test_the_started_agent_keeps_nothing_of_its_starter(station: Station, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        kept = stack.enter_context((tmp_path / "kept").open("w"))
+        os.set_inheritable(kept.fileno(), True)
+        here = os.getcwd()
+        stack.callback(os.chdir, here)
+        os.chdir(tmp_path)
+        started(station)
+    process = Path(f"/proc/{station.pid}")
+    assert os.readlink(process / "cwd") == "/"
+    assert os.getsid(station.pid) == station.pid
+    opened = {int(fd.name): os.readlink(fd) for fd in (process / "fd").iterdir()}
+    assert [opened.pop(fd) for fd in (0, 1, 2)] == ["/dev/null"] * 3
+    assert all(target.startswith("socket:") for target in opened.values()), opened
+    station.stop()
+
+
+def test_the_log_has_one_line_for_each_call(host: Host, station: Station, tmp_path: Path) -> None:
+    """No configuration, no environment beyond the call's own names."""
+    log = tmp_path / "log"
+    started(station, "--log", str(log))
+    pod = Pod("web", host.container("web").path, args="SECRET=hunter2")
+    secret = STDIN[:-1] + b', "args": {"cni": {"labels": [{"key": "k", "value": "hunter2"}]}}}'
+    for verb in ("ADD", "DEL"):
+        environ = {**pod.environ(verb, "/x"), "TRACEPARENT": "00-0af7-b7ad-01"}
+        assert ask(station.socket, host, environ, secret)[0] == 0
+    station.stop()
+    text = log.read_text()
+    for verb in ("ADD", "DEL"):
+        (line,) = (line for line in text.splitlines() if f"command={verb}" in line)
+        assert "containerid=web" in line
+        assert "status=0" in line
+        assert "00-0af7-b7ad-01" in line
+    assert "hunter2" not in text
+
+
+# --- metrics
+
+
+def test_numbers_add_up(host: Host, station: Station) -> None:
+    started(station)
+    pods = [Pod(f"c{n}", host.container(f"c{n}").path) for n in range(3)]
+    for pod in pods:
+        assert ask(station.socket, host, pod.environ("ADD", "/x"), STDIN)[0] == 0
+    assert ask(station.socket, host, pods[0].environ("ADD", "/x"), STDIN)[0] == 1
+    assert ask(station.socket, host, STATUS, STDIN)[0] == 0
+    for number in range(20):
+        odd = {**STATUS, "CNI_COMMAND": f'{number}"}} 1\nnetplug_requests_total{{verb="y'}
+        assert ask(station.socket, host, odd, STDIN)[0] == 1
+    at = ("--socket", str(station.socket))
+    assert netplug("metrics", *at).stdout.startswith("# TYPE")
+    found = station.metrics()
+
+    def total(**labels: str) -> float:
+        inner = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        return found[f"netplug_requests_total{{{inner}}}"]
+
+    assert total(verb="ADD", result="ok") == 3
+    assert total(verb="ADD", result="error") == 1
+    assert total(verb="other", result="error") == 20
+    requests = sum(v for name, v in found.items() if name.startswith("netplug_requests_total"))
+    timed = sum(v for name, v in found.items() if name.startswith("netplug_request_seconds_count"))
+    assert requests == timed == 25 == (station.status() or {})["calls"]
+    for verb in ("ADD", "STATUS"):
+        prefix = f'netplug_request_seconds_bucket{{verb="{verb}",'
+        buckets = [value for name, value in found.items() if name.startswith(prefix)]
+        assert buckets == sorted(buckets)
+        assert buckets[-1] == found[f'netplug_request_seconds_count{{verb="{verb}"}}']
+    assert found['netplug_attachments{network="lan",phase="ready"}'] == 3
+    assert found['netplug_leases{network="lan"}'] == 3
+    for pod in pods:
+        assert ask(station.socket, host, pod.environ("DEL", "/x"), STDIN)[0] == 0
+    assert 'netplug_leases{network="lan"}' not in station.metrics()
+    station.stop()
+
+
+# --- reload
+
+
+def test_reload_forgets_the_hosts(host: Host, station: Station) -> None:
+    """Descriptors of namespaces and their sockets go; the next call works as before."""
+    started(station)
+    fresh = station.descriptors().count("net:")
+    web = Pod("web", host.container("web").path)
+    for verb in ("ADD", "DEL"):
+        assert ask(station.socket, host, web.environ(verb, "/x"), STDIN)[0] == 0
+    used = station.descriptors()
+    assert host_is_held(station, host)
+    assert not netplug("agent", "reload", "--socket", str(station.socket)).exit_code
+    assert not host_is_held(station, host)
+    assert fresh <= station.descriptors().count("net:") < used.count("net:")
+    for verb in ("ADD", "DEL"):
+        assert ask(station.socket, host, web.environ(verb, "/x"), STDIN)[0] == 0
+    station.stop()
+
+
+def host_is_held(station: Station, host: Host) -> bool:
+    wanted = os.fstat(host.fd)
+    found = []
+    for name in os.listdir(f"/proc/{station.pid}/fd"):
+        status = os.stat(f"/proc/{station.pid}/fd/{name}")
+        found.append((status.st_dev, status.st_ino))
+    return (wanted.st_dev, wanted.st_ino) in found
+
+
+def test_reload_spares_the_calls_that_are_running(host: Host, station: Station) -> None:
+    """And nobody is served in a host that was forgotten meanwhile."""
+    started(station)
+    pods = [Pod(f"c{n}", host.container(f"c{n}").path) for n in range(4)]
+    failures: list[object] = []
+
+    def work(pod: Pod) -> None:
+        for _ in range(8):
+            for verb in ("ADD", "DEL"):
+                answer = ask(station.socket, host, pod.environ(verb, "/x"), STDIN)
+                if answer[0]:
+                    failures.append(answer)
+
+    threads = [threading.Thread(target=work, args=(pod,)) for pod in pods]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert not netplug("agent", "reload", "--socket", str(station.socket)).exit_code
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert not state_rows(host)
+    station.stop()
+
+
+# --- stop
+
+
+@contextmanager
+def held(host: Host, pod: Pod) -> Iterator[None]:
+    """Whoever works on this attachment waits."""
+    owner = Attachment("lan", pod.container, pod.ifname).owner
+    with Site(host).engine() as engine, engine.state.locked(engine.lock_name(owner)):
+        yield
+
+
+def begin(caller: socket.socket, host: Host, pod: Pod) -> None:
+    """An ADD that was told to go."""
+    with open_descriptors(*paths_of(host, pod.netns)) as fds:
+        socket.send_fds(caller, [render_request(pod.environ("ADD", "/x"), STDIN)], fds)
+    assert caller.recv(1) == protocol.BEGIN
+    caller.sendall(protocol.GO)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "stop"])
+def test_a_call_that_was_begun_is_finished(host: Host, station: Station, how: str) -> None:
+    station.start()
+    pod = Pod("web", host.container("web").path)
+    with connected(station.socket) as caller:
+        with held(host, pod):
+            begin(caller, host, pod)
+            if how == "stop":
+                control(station.socket, "stop")
+            else:
+                os.kill(station.pid, getattr(signal, how))
+            wait_for(lambda: station.status() is None)
+            assert Path(f"/proc/{station.pid}/ns/net").exists()
+        assert caller.recv(2) == b"R\0"
+    assert os.waitstatus_to_exitcode(station.wait()) == 0
+    site = Site(host)
+    attachment = Attachment("lan", "web", "eth0", sandbox=pod.netns)
+    site.check(attachment)
+    site.delete(attachment)
+    assert not state_rows(host)
+
+
+# --- systemd
+
+
+def activate(station: Station, listener: socket.socket) -> None:
+    """Starts the agent as systemd does: the socket is descriptor 3, two variables tell of it."""
+    station.pid = subprocess.Popen(
+        [
+            "/bin/sh",
+            "-c",
+            f'exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"',
+            "sh",
+            *(sys.executable, "-I", "-m", "netplug.agent", str(station.socket), str(STATE)),
+        ],
+        pass_fds=[listener.fileno()],
+        stderr=subprocess.DEVNULL,
+    ).pid
+
+
+def test_socket_activation(host: Host, station: Station) -> None:
+    """The first call waits until the agent is there; the socket outlives each agent."""
+    station.socket.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(station.socket))
+        listener.listen()
+        inode = station.socket.stat().st_ino
+        pod = Pod("web", host.container("web").path)
+        for verb in ("ADD", "DEL"):
+            answers: list[tuple[int, bytes]] = []
+            environ = pod.environ(verb, "/x")
+            caller = threading.Thread(
+                target=lambda environ=environ, answers=answers: answers.append(
+                    ask(station.socket, host, environ, STDIN)
+                )
+            )
+            caller.start()
+            activate(station, listener)
+            caller.join()
+            assert answers[0][0] == 0
+            station.stop()
+            assert station.socket.stat().st_ino == inode
+    assert not state_rows(host)
+
+
+def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
+    done = netplug("agent", "units", "--dir", str(tmp_path), "--socket", "/run/x/agent.sock")
+    assert not done.exit_code, done.output
+    service_unit = (tmp_path / "netplug.service").read_text()
+    assert "ListenStream=/run/x/agent.sock" in (tmp_path / "netplug.socket").read_text()
+    assert f"-m netplug.agent /run/x/agent.sock {STATE}" in service_unit
+    for key in ("PrivateMounts", "ProtectSystem", "PrivateTmp", "PrivateNetwork", "ProtectHome"):
+        assert key not in service_unit  # a mount namespace of its own would see no container
