@@ -33,6 +33,7 @@ from netplug.agent.protocol import (
     render_refusal,
 )
 from netplug.errors import Conflict, NetplugError, RequestError
+from netplug.locks import locked
 
 CONTROL = b"NPC1"  # magic of a control request: a line of JSON follows, and answers
 BACKLOG = 1024
@@ -261,22 +262,25 @@ def listen(path: Path) -> socket.socket:
     if _is_inherited():
         return socket.socket(fileno=INHERITED)
     if not path.parent.is_dir():  # an existing folder's mode is somebody else's choice
-        path.parent.mkdir(mode=0o700, parents=True)
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with probe:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(path.parent, path.name):  # of two that start at once, one finds the other
+        _demand_vacant(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(str(path))
+        os.chmod(path, 0o600)
+        listener.listen(BACKLOG)
+    return listener
+
+
+def _demand_vacant(path: Path) -> None:
+    """Nobody answers at `path`; what a killed agent left there is removed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             path.unlink(missing_ok=True)
-        else:
-            raise Conflict(
-                f"an agent runs already on {path}", "it answers", "see: netplug agent status"
-            )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    listener.bind(str(path))
-    os.chmod(path, 0o600)
-    listener.listen(BACKLOG)
-    return listener
+            return
+    raise Conflict(f"an agent runs already on {path}", "it answers", "see: netplug agent status")
 
 
 def _is_inherited() -> bool:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,10 +145,14 @@ def test_the_launcher_dies(case: Case, station: Station, tmp_path: Path, step: s
         assert answer.status == -signal.SIGKILL
         assert relay.reached
         if STEPS.index(step) >= BEGUN:
-            wait_for(lambda done=done: adds(station) == done + 1)
+            wait_for(partial(has_added, station, done + 1))
         case.demand_nothing_left(how)
         assert adds(station) == done + (STEPS.index(step) >= BEGUN)
     station.stop()
+
+
+def has_added(station: Station, times: int) -> bool:
+    return adds(station) == times
 
 
 def adds(station: Station) -> int:

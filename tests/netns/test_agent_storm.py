@@ -98,7 +98,7 @@ class Caller:
     def add(self, number: int) -> None:
         code, result = self.call("ADD", number)
         if number in self.results:
-            assert code == CONFLICT, result
+            assert code in (CONFLICT, LOST), result
         elif code == LOST:
             self.results[number] = None
         else:
@@ -188,7 +188,13 @@ def storm(host: Host, station: Station, folder: Path, seconds: float, seed: int)
     threads = [threading.Thread(target=run, args=(caller,)) for caller in callers]
     for thread in threads:
         thread.start()
-    ender = threading.Thread(target=lambda: [t.join() for t in threads] and over.set())
+
+    def wait_for_callers() -> None:
+        for thread in threads:
+            thread.join()
+        over.set()
+
+    ender = threading.Thread(target=wait_for_callers)
     ender.start()
     kills = kill_again_and_again(station, random.Random(seed), over)
     ender.join()
