@@ -46,6 +46,7 @@ RUN = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
 PREPARE = """
 set -u
 for folder in /run/netns /run/netplug /etc/cni /var/lib/cni /var/lib/netplug /opt /tmp; do
+    case $KEEP in $folder/*) continue ;; esac  # the clone itself lies there
     mkdir -p $folder && mount -t tmpfs -o mode=755 docs $folder || exit 99
 done
 hostname host
@@ -154,6 +155,7 @@ def run_script(script: str, folder: Path) -> str:
             process_group=0,
             env={
                 "PATH": RUN,
+                "KEEP": str(ROOT),
                 "LC_ALL": "C.UTF-8",
                 "PYTHONUNBUFFERED": "1",
                 "HOME": str(folder),
