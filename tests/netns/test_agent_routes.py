@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from conftest import Host
 
 ROUTES = ("native", "python", "one-process")
+# One process alone passes these in process by default; executing each call takes ten times longer
+slow_alone = pytest.mark.parametrize(
+    "route",
+    ["native", "python", pytest.param("one-process", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,7 @@ COMMON: list[Callable[..., None]] = [
 ]
 
 
+@slow_alone
 @pytest.mark.parametrize("test", COMMON, ids=lambda test: test.__name__.removeprefix("test_"))
 def test_alike(request: pytest.FixtureRequest, test: Callable[..., None], runtime: Runtime) -> None:
     test(**{name: request.getfixturevalue(name) for name in inspect.signature(test).parameters})
@@ -117,6 +125,7 @@ def test_the_plugins_own_namespace_is_refused(runtime: Runtime, command: str) ->
 BROKEN = ("container link gone", "host end detached", "rules flushed", "namespace gone")
 
 
+@slow_alone
 def test_check_sees_what_is_broken(runtime: Runtime) -> None:
     for number, broken in enumerate(BROKEN):
         web = runtime.host.container(f"web{number}")
@@ -131,6 +140,7 @@ def test_check_sees_what_is_broken(runtime: Runtime) -> None:
         assert not state_rows(runtime.host)
 
 
+@slow_alone
 def test_delete_whatever_happened(runtime: Runtime, spawn: Callable[[], str]) -> None:
     cases = pairwise(removal.FACTORS)
     removal.walk_cases(runtime, spawn, cases[:4])
@@ -243,6 +253,7 @@ def test_a_hostile_sample(host: Host, runtime: Runtime) -> None:
         hostile.demand_clean(host, answer)
 
 
+@slow_alone
 def test_what_the_host_cannot_serve_is_refused_and_undone(host: Host, runtime: Runtime) -> None:
     environ = hostile.placed(table.ENV, host.container("c1"))
     for request, code in hostile.REFUSED[::4]:
