@@ -23,7 +23,7 @@ class Inside:
     def __init__(self, host: SimulatedHost, folder: Path) -> None:
         self._folder = folder
         self._state = State(folder)
-        self._host = Host(host.namespace, prompt=True)
+        self._host = Host(host.namespace, warm=True)
 
     @contextmanager
     def engine(self, request: Request, log: Callable[[str], None]) -> Iterator[Engine]:
@@ -40,12 +40,15 @@ class Inside:
 
     def serve(self, execution: Execution) -> str:
         """What the plugin would print. Raises ProgramFailed."""
-        text, failed = serve(
-            execution.environ,
-            execution.stdin.encode,
-            program="netplug",
-            log=lambda line: None,
-            around=self,
+        text, failed = namespaces.in_namespace(
+            self._host.fd,
+            lambda: serve(
+                execution.environ,
+                execution.stdin.encode,
+                program="netplug",
+                log=lambda line: None,
+                around=self,
+            ),
         )
         if failed:
             raise ProgramFailed(f"{execution.title}: {text}")

@@ -22,7 +22,7 @@ from netplug.kernel import batch
 from netplug.kernel.batch import LO_INDEX, Request
 from netplug.kernel.bind import FOLDER, bind_namespace, unbind_namespace
 from netplug.kernel.namespaces import in_namespace, netlink_socket, new_namespace
-from netplug.kernel.sysctl import write_sysctls
+from netplug.kernel.sysctl import ensure_sysctls
 
 T = TypeVar("T")
 SETTLE_TIME = 5.0  # seconds in which a raised link must be operational; milliseconds are usual
@@ -106,7 +106,7 @@ class Running:
         descriptors = {name: place.fd for name, place in self.nodes.items()}
         self._plan = plan_requests(self.topology, descriptors)
         for name, values in plan_sysctls(self.topology).items():
-            write_sysctls(self._place(name).fd, values)
+            ensure_sysctls(self._place(name).fd, values)
         for phase in (self._plan.cables, self._plan.settings):
             for place, requests in phase.items():
                 self._send(place, requests)

@@ -50,6 +50,7 @@ FIREWALLS = {
 }
 NEAR_MISS = 0.82  # similarity from which an unknown key is taken for a misspelt option
 OF_ONE_CALL = ("prevResult", "runtimeConfig", *VALID_ATTACHMENTS)
+RANGES = "ipRanges"  # the one part of a call's runtimeConfig that belongs to the network
 
 _TOP = Reader("")
 _RUNTIME = Reader("runtimeConfig")
@@ -105,6 +106,14 @@ def parse_network(
         raw={key: value for key, value in config.items() if key not in OF_ONE_CALL},
     )
     return network, warnings
+
+
+def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a call's configuration decides on the network: equal ones give equal networks."""
+    found = {key: value for key, value in config.items() if key not in OF_ONE_CALL}
+    runtime = config.get("runtimeConfig")
+    of_network = runtime.get(RANGES) if isinstance(runtime, dict) else runtime  # else: wrong
+    return {**found, "runtimeConfig": of_network}
 
 
 def parse_identity(config: Mapping[str, Any]) -> Network:
@@ -174,7 +183,7 @@ def parse_own_ipam(section: Mapping[str, Any], runtime: Mapping[str, Any]) -> Ip
     """The `ipam` section with the capability ipRanges and the file that resolvConf names."""
     from netplug.ipam import parse_ipam
 
-    ranges = [item for _, item in _RUNTIME.items(runtime, "ipRanges")]
+    ranges = [item for _, item in _RUNTIME.items(runtime, RANGES)]
     ipam = parse_ipam(section, ip_ranges=ranges)
     path = Reader("ipam").text(section, "resolvConf")
     if not path or ipam.foreign:

@@ -1,4 +1,4 @@
-"""The use cases: what ADD, DEL, CHECK, GC, STATUS, repair and a dry run do, step by step.
+"""The use cases: what ADD, DEL, CHECK, GC, STATUS and repair do, step by step.
 
 One ADD: the edge parses a request; here a lease is taken, the driver plans
 (pure), record and lease commit together, the plan is applied to the kernel, the
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Protocol
 
-from netplug import admission, ipam, plan, plugins, upkeep
+from netplug import admission, plan, plugins, upkeep
 from netplug.errors import (
     Busy,
     CheckFailed,
@@ -25,7 +23,7 @@ from netplug.errors import (
 )
 from netplug.host import Host
 from netplug.kernel import Kernel, namespaces
-from netplug.model import Attachment, Facts, Lease, Network, Result, ResultAddress
+from netplug.model import Attachment, Facts, Lease, Network, Result
 from netplug.plan import Difference, Plan
 from netplug.plugins import Driver
 from netplug.reconcile import compute_expected, is_dead, remove_owned
@@ -44,15 +42,6 @@ class ForeignIpam(Protocol):
     def status(self) -> None: ...
 
     def gc(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What an ADD would do: the plan, and which of its steps are there already."""
-
-    plan: Plan
-    present: tuple[bool, ...]
-    result: Result
 
 
 class Engine:
@@ -74,7 +63,7 @@ class Engine:
         self.state = state
         self.host = host
         self.log = log
-        self._open_sandbox = open_sandbox
+        self.open_sandbox = open_sandbox
         self._foreign_of = foreign_of
         self._awaited = awaited
         if state.damaged:
@@ -91,17 +80,17 @@ class Engine:
         with self.state.locked(self.lock_name(attachment.owner)):
             self._make_way(attachment)
             attachment = admission.claim_ports(self.state, self.host, network, attachment)
-            with self._open(attachment) as kernel:
+            with self.open(attachment.sandbox) as kernel:
                 driver = plugins.get_driver(network.driver)
-                facts = self._read_facts(kernel, driver, network)
+                facts = self.read_facts(kernel, driver, network)
                 links = driver.plan_link(network, attachment, facts)
-                sandbox = kernel.fd("sandbox")
+                sandbox = kernel.rtnl("sandbox")
                 record = Record(
                     host=self.host.id,
                     attachment=attachment,
                     phase="pending",
                     boot=self.host.boot,
-                    cookie=namespaces.cookie(sandbox) if sandbox is not None else 0,
+                    cookie=sandbox.cookie if sandbox is not None else 0,
                     since=time.time(),
                     plan=links,
                     config=network.raw,
@@ -122,7 +111,7 @@ class Engine:
                 raise
             record = admission.commit(self.state, driver, network, record, facts)
         try:
-            plan.add(kernel, record.plan, self.usage(record))
+            plan.apply_each(kernel, record.plan, self.usage(record))
             return self._finish(record)
         except BaseException:
             self._undo(kernel, record)
@@ -141,7 +130,7 @@ class Engine:
         with self.state.transaction() as db:
             self.state.put(db, record)
         try:
-            plan.add(kernel, record.plan, self.usage(record))
+            plan.apply_each(kernel, record.plan, self.usage(record))
             lease = foreign.add()
             begun = len(record.plan)
             record = admission.complete(driver, network, record, lease, facts)
@@ -150,7 +139,7 @@ class Engine:
                 admission.reserve(db, record, lease)
                 self.state.extend(db, record)
                 self.state.use(db, self.host.id, record.attachment, record.plan)
-            plan.add(kernel, Plan(record.plan.steps[begun:]), self.usage(record))
+            plan.apply_each(kernel, Plan(record.plan.steps[begun:]), self.usage(record))
             return self._finish(record)
         except BaseException:
             self._undo(kernel, record, foreign)
@@ -158,7 +147,7 @@ class Engine:
 
     def _finish(self, record: Record) -> Result:
         """The record turns ready. Raises Busy if a DEL has passed meanwhile."""
-        self._demand_awaited(record)
+        self.demand_awaited(record)
         with self.state.transaction() as db:
             ready = self.state.ready(db, record.host, record.owner)
         if not ready:
@@ -170,7 +159,7 @@ class Engine:
         assert record.result is not None
         return record.result
 
-    def _demand_awaited(self, record: Record) -> None:
+    def demand_awaited(self, record: Record) -> None:
         """Asked last, under the lock or in the transaction that a DEL waits for: the DEL of a
         caller that is gone finds what was added, or came before and must not have been in vain."""
         if not self._awaited():
@@ -182,17 +171,30 @@ class Engine:
 
     def _undo(self, kernel: Kernel, record: Record, foreign: ForeignIpam | None = None) -> None:
         """Removes what a failed ADD began, and its record; what resists stays recorded."""
+        errors = self._take_away(kernel, record, foreign)
+        for error in errors:
+            self.log(f"while undoing {record.owner}: {error}")
+        if not errors:
+            self._forget(record.attachment)
+
+    def _take_away(
+        self, kernel: Kernel, record: Record, foreign: ForeignIpam | None
+    ) -> list[NetplugError]:
+        """Undoes the record's plan and gives foreign addresses back; what went wrong.
+
+        The address goes last: it is never free while its link or rules can carry traffic.
+        """
         errors = plan.remove(kernel, record.plan, self.usage(record))
         if foreign is not None:
             try:
                 foreign.delete()
             except NetplugError as refusal:
                 errors.append(refusal)
-        for error in errors:
-            self.log(f"while undoing {record.owner}: {error}")
-        if not errors:
-            with self.state.transaction() as db:
-                self.state.drop(db, self.host.id, record.owner)
+        return errors
+
+    def _forget(self, attachment: Attachment) -> None:
+        with self.state.transaction() as db:
+            self.state.drop(db, self.host.id, attachment.owner)
 
     def _make_way(self, attachment: Attachment) -> None:
         """Leftovers of a crash are removed; a living attachment is an error (CNI spec, ADD)."""
@@ -230,26 +232,18 @@ class Engine:
 
     def remove(self, record: Record, foreign: ForeignIpam | None = None) -> None:
         """Undoes the record's plan, gives its addresses back, forgets it. Under its lock."""
-        with self.host.kernel(lambda: self.sandbox_of(record)) as kernel:
-            errors = plan.remove(kernel, record.plan, self.usage(record))
-        # The address goes last: it is never free while its link or rules can carry traffic.
         foreign = foreign or self._foreign_of(record)
-        if foreign is not None:
-            try:
-                foreign.delete()
-            except NetplugError as refusal:
-                errors.append(refusal)
+        with self.host.kernel(lambda: self.sandbox_of(record)) as kernel:
+            errors = self._take_away(kernel, record, foreign)
         collect(f"{record.owner} could not be removed whole", errors)
-        with self.state.transaction() as db:
-            self.state.drop(db, self.host.id, record.owner)
+        self._forget(record.attachment)
 
     def _delete_unrecorded(self, attachment: Attachment, foreign: ForeignIpam | None) -> None:
         with self.host.kernel() as kernel:
             remove_owned(kernel, attachment)
         if foreign is not None:
             foreign.delete()
-        with self.state.transaction() as db:
-            self.state.drop(db, self.host.id, attachment.owner)
+        self._forget(attachment)
 
     # CHECK, repair
 
@@ -310,54 +304,6 @@ class Engine:
             foreign.status()
         return warnings
 
-    # as an IPAM plugin of foreign main plugins
-
-    def lease(self, network: Network, attachment: Attachment) -> Result:
-        """Leases addresses only; the record has an empty plan."""
-        sandbox = self._open_sandbox(attachment.sandbox)
-        cookie = namespaces.cookie(sandbox) if sandbox is not None else 0
-        if sandbox is not None:
-            namespaces.close(sandbox)
-        with self.state.transaction() as db:
-            record = Record(
-                self.host.id, attachment, "ready", self.host.boot, cookie, time.time(), Plan(), {}
-            )
-            lease = admission.allocate(db, network, record)
-            result = Result(
-                ips=tuple(ResultAddress(a.address, a.gateway) for a in lease.addresses),
-                routes=lease.routes,
-                dns=lease.dns,
-            )
-            self.state.put(db, replace(record, result=result))
-            self._demand_awaited(record)
-        return result
-
-    def check_lease(self, attachment: Attachment) -> None:
-        """Raises CheckFailed when the attachment holds no address."""
-        held = ipam.leases(self.state.connection, host=self.host.id, owner=attachment.owner)
-        if not held:
-            raise CheckFailed(
-                f"{attachment.owner} holds no address", "its lease is gone", "add it again"
-            )
-
-    # dry run
-
-    def preview(self, network: Network, attachment: Attachment) -> Preview:
-        """What `add` would do. Takes no lease: its transaction is rolled back."""
-        driver = plugins.get_driver(network.driver)
-        with self._open(attachment) as kernel:
-            facts = self._read_facts(kernel, driver, network)
-            links = driver.plan_link(network, attachment, facts)
-            record = Record(
-                self.host.id, attachment, "pending", self.host.boot, 0, time.time(), links, {}
-            )
-            with suppress(_Rollback), self.state.transaction() as db:
-                _, record = admission.describe(db, driver, network, record, facts)
-                raise _Rollback
-            present = tuple(step.present(kernel) == "" for step in record.plan)
-        assert record.result is not None
-        return Preview(record.plan, present, record.result)
-
     # common
 
     def records(self, network: str | None = None) -> list[Record]:
@@ -366,7 +312,7 @@ class Engine:
 
     def free_ifname(self, sandbox: str) -> str:
         """The first ethN that the namespace has not."""
-        with self._open_path(sandbox) as kernel:
+        with self.open(sandbox) as kernel:
             rtnl = kernel.rtnl("sandbox")
             taken = {link.name for link in rtnl.links()} if rtnl else set()
         return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
@@ -381,11 +327,9 @@ class Engine:
     def usage(self, record: Record) -> Usage:
         return Usage(self.state, self.host.id, record.owner)
 
-    def _open(self, attachment: Attachment) -> Kernel:
-        return self._open_path(attachment.sandbox)
-
-    def _open_path(self, path: str) -> Kernel:
-        kernel = self.host.kernel(lambda: self._open_sandbox(path))
+    def open(self, path: str) -> Kernel:
+        """Host and sandbox; raises SandboxError when the latter is gone."""
+        kernel = self.host.kernel(lambda: self.open_sandbox(path))
         if kernel.fd("sandbox") is None:
             raise SandboxError(
                 f"network namespace {path!r} does not exist",
@@ -396,15 +340,11 @@ class Engine:
 
     def sandbox_of(self, record: Record) -> int | None:
         """The sandbox, if its path still leads to the namespace that was attached."""
-        fd = self._open_sandbox(record.attachment.sandbox)
+        fd = self.open_sandbox(record.attachment.sandbox)
         if fd is None or namespaces.cookie(fd) == record.cookie:
             return fd
         namespaces.close(fd)
         return None
 
-    def _read_facts(self, kernel: Kernel, driver: Driver, network: Network) -> Facts:
+    def read_facts(self, kernel: Kernel, driver: Driver, network: Network) -> Facts:
         return kernel.read_facts(driver.facts(network), self.host.choose_firewall(network.firewall))
-
-
-class _Rollback(Exception):
-    """Ends a transaction that was only asked what it would do."""

@@ -10,26 +10,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from netplug.errors import UnsupportedError
 from netplug.firewall import Firewall
 from netplug.kernel import Kernel, namespaces
+
+if TYPE_CHECKING:
+    from netplug.kernel.mirror import Warm
 
 STATE_FOLDER = "/var/lib/netplug"
 BACKENDS = ("nft", "iptables", "none")
 
 
 class Host:
-    """The calling thread's network namespace, or the one behind `fd`. Close it."""
+    """The calling thread's network namespace, or the one behind `fd`. Close it.
 
-    def __init__(self, fd: int | None = None, *, prompt: bool = False) -> None:
-        self._prompt = prompt
+    `warm`: it is kept for many requests, and may remember.
+    """
+
+    def __init__(self, fd: int | None = None, *, warm: bool = False) -> None:
         self.fd = namespaces.own_namespace() if fd is None else os.dup(fd)
         self.boot = namespaces.boot_id()
         self.cookie = namespaces.cookie(self.fd)
         self.id = f"{self.boot}:{self.cookie}"
         self._chosen: dict[str, str] = {}
         self._firewalls: dict[str, Firewall] = {}
+        self._warm = _make_warm(self.fd) if warm else None
 
     def __enter__(self) -> Host:
         return self
@@ -41,16 +48,18 @@ class Host:
         for firewall in self._firewalls.values():
             firewall.close()
         self._firewalls.clear()
+        if self._warm:
+            self._warm.close()
         os.close(self.fd)
 
     def kernel(self, open_sandbox: Callable[[], int | None] = lambda: None) -> Kernel:
         """A kernel for one request, and for the thread that asks."""
-        return Kernel(self.fd, open_sandbox, self.firewall, prompt=self._prompt)
+        return Kernel(self.fd, open_sandbox, self.firewall, self._warm)
 
     def firewall(self, backend: str) -> Firewall:
         """The backend of that name, one for all requests: it is safe to share."""
         if backend not in self._firewalls:
-            self._firewalls[backend] = make_firewall(backend, self.fd)
+            self._firewalls[backend] = make_firewall(backend, self.fd, warm=self._warm is not None)
         return self._firewalls[backend]
 
     def choose_firewall(self, wanted: str) -> str:
@@ -78,11 +87,17 @@ class Host:
         return wanted
 
 
-def make_firewall(backend: str, fd: int) -> Firewall:
+def _make_warm(fd: int) -> Warm:
+    from netplug.kernel.mirror import Warm
+
+    return Warm(fd)
+
+
+def make_firewall(backend: str, fd: int, *, warm: bool = False) -> Firewall:
     if backend == "nft":
         from netplug.firewall.nft import NftFirewall
 
-        return NftFirewall(fd)
+        return NftFirewall(fd, warm=warm)
     if backend == "iptables":
         from netplug.firewall.iptables import IptablesFirewall
 

@@ -120,16 +120,25 @@ def add(kernel: Kernel, plan: Plan, sharing: Sharing | None = None) -> tuple[Res
     """
     sharing = sharing or Unshared()
     begun: list[Resource] = []
-    made: list[Resource] = []
     try:
-        for step in plan:
-            begun.append(step)  # before apply: half a step is undone as well
-            if apply(kernel, step, sharing):
-                made.append(step)
+        return apply_each(kernel, plan, sharing, begun)
     except BaseException:
         # What was there before stays: only shared steps can have been, and `may_undo` knows.
         remove(kernel, Plan(tuple(begun)), sharing)
         raise
+
+
+def apply_each(
+    kernel: Kernel, plan: Plan, sharing: Sharing, begun: list[Resource] | None = None
+) -> tuple[Resource, ...]:
+    """`add` for whoever undoes a failure himself; `begun` gets every step before it is applied,
+    for half a step is undone as well."""
+    made: list[Resource] = []
+    for step in plan:
+        if begun is not None:
+            begun.append(step)
+        if apply(kernel, step, sharing):
+            made.append(step)
     return tuple(made)
 
 

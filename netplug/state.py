@@ -10,39 +10,22 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import stat
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from netplug import ipam, ports
 from netplug.codec import decode, encode
-from netplug.errors import Busy, Conflict, InputError, PermissionRefused
-from netplug.locks import LOCK_SECONDS, locked
+from netplug.errors import Busy, Conflict, InputError
+from netplug.locks import LOCK_SECONDS, Locks
 from netplug.model import Attachment, Result
 from netplug.plan import Plan, from_json, identity, to_json
+from netplug.statefile import FILE, connect, ensure_private_folder, is_damage, set_aside
 
+T = TypeVar("T")
 Phase = Literal["pending", "ready", "leaving"]
-FILE = "state.db"
-BUSY_MILLISECONDS = 20_000
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS records (
-    host TEXT NOT NULL, owner TEXT NOT NULL, kind TEXT NOT NULL,
-    network TEXT NOT NULL, phase TEXT NOT NULL, boot TEXT NOT NULL,
-    cookie INTEGER NOT NULL, via TEXT NOT NULL, since REAL NOT NULL,
-    attachment TEXT NOT NULL, config TEXT NOT NULL, plan TEXT NOT NULL, result TEXT,
-    PRIMARY KEY (host, owner)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_network ON records (host, network);
-CREATE TABLE IF NOT EXISTS usage (
-    host TEXT NOT NULL, key TEXT NOT NULL, owner TEXT NOT NULL, network TEXT NOT NULL,
-    value TEXT NOT NULL, ours INTEGER NOT NULL, leaving INTEGER NOT NULL,
-    PRIMARY KEY (host, key, owner)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS usage_owner ON usage (host, owner);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +61,23 @@ class State:
         self.damaged = ""  # where a damaged state file was put that we found
         self._db = self._open()
         self._inode = os.stat(self._path).st_ino
+        self._locks: Locks | None = None  # opened when first needed: the disk may be full
 
     def _open(self) -> sqlite3.Connection:
         try:
-            return _connect(self._path)
+            return connect(self._path)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise InputError(
                     f"the state file {self._path} cannot be opened", str(error), "check the folder"
                 ) from error
             self.damaged = set_aside(self.folder)
-            return _connect(self._path)
+            return connect(self._path)
 
     def close(self) -> None:
         self._db.close()
+        if self._locks:
+            self._locks.close()
 
     @property
     def current(self) -> bool:
@@ -151,7 +137,8 @@ class State:
     @contextmanager
     def locked(self, key: str, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Holds the lock of this key. Raises Busy when another holds it for so long."""
-        with locked(self.folder, key, seconds=seconds):
+        self._locks = self._locks or Locks(self.folder)
+        with self._locks.held(key, seconds=seconds):
             yield
 
     # records
@@ -171,10 +158,10 @@ class State:
                 record.cookie,
                 attachment.via,
                 record.since,
-                json.dumps(encode(attachment)),
+                _written(attachment, json.dumps(encode(attachment))),
                 json.dumps(record.config),
-                to_json(record.plan),
-                json.dumps(encode(record.result)) if record.result else None,
+                _written(record.plan, to_json(record.plan)),
+                _result_text(record.result),
             ),
         )
         self.use(db, record.host, attachment, record.plan)
@@ -209,8 +196,8 @@ class State:
         cursor = db.execute(
             "UPDATE records SET plan=?, result=? WHERE host=? AND owner=? AND phase='pending'",
             (
-                to_json(record.plan),
-                json.dumps(encode(record.result)) if record.result else None,
+                _written(record.plan, to_json(record.plan)),
+                _result_text(record.result),
                 record.host,
                 record.owner,
             ),
@@ -293,6 +280,7 @@ class Usage:
 
     def __init__(self, state: State, host: str, owner: str) -> None:
         self._state, self._host, self._owner = state, host, owner
+        self._claimed: set[str] | None = None
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
@@ -300,13 +288,17 @@ class Usage:
             yield
 
     def claimed(self, key: str) -> bool:
-        held = self._state.connection.execute(
-            "SELECT ours FROM usage WHERE host=? AND key=? AND owner=?",
-            (self._host, key, self._owner),
-        ).fetchone()
-        return bool(held and held[0])
+        """Read once for all keys: what is ours stays ours while it is used."""
+        if self._claimed is None:
+            rows = self._state.connection.execute(
+                "SELECT key FROM usage WHERE host=? AND owner=? AND ours=1",
+                (self._host, self._owner),
+            )
+            self._claimed = {key for (key,) in rows}
+        return key in self._claimed
 
     def claim(self, key: str) -> None:
+        self._claimed = None
         with self._state.transaction() as db:
             db.execute("UPDATE usage SET ours=1 WHERE host=? AND key=?", (self._host, key))
 
@@ -325,74 +317,39 @@ def _parse_record(row: tuple[Any, ...]) -> Record:
     host, attachment, phase, boot, cookie, since, plan, config, result = row
     return Record(
         host=host,
-        attachment=decode(Attachment, json.loads(attachment)),
+        attachment=_read(Attachment, attachment),
         phase=phase,
         boot=boot,
         cookie=cookie,
         since=since,
-        plan=from_json(json.loads(plan)),
+        plan=_read(Plan, plan),
         config=json.loads(config),
-        result=decode(Result, json.loads(result)) if result else None,
+        result=_read(Result, result) if result else None,
     )
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_MILLISECONDS / 1000, isolation_level=None)
-    db.execute("PRAGMA journal_mode=WAL")
-    # NORMAL survives SIGKILL; a power cut may lose the last commits, but also every namespace.
-    db.execute("PRAGMA synchronous=NORMAL")
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name='usage'").fetchone():
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {ipam.SCHEMA} {ports.SCHEMA} COMMIT;")
-        os.chmod(path, 0o600)
-    return db
+# What an agent wrote, by type and text: most of it is asked for once more, by DEL.
+_recent: dict[tuple[type, str], Any] = {}
+RECENT = 3000
 
 
-def ensure_private_folder(folder: Path) -> None:
-    """The folder exists, is ours, and nobody else may enter it. Raises PermissionRefused."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = os.lstat(folder)
-        if stat.S_ISDIR(status.st_mode) and status.st_mode & 0o077:
-            os.chmod(folder, 0o700)
-    except OSError as error:
-        raise PermissionRefused(
-            f"the state folder {folder} cannot be made",
-            error.strerror or "",
-            "run as root, or inside a user namespace of your own",
-        ) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise PermissionRefused(
-            f"the state folder {folder} is not ours",
-            "it must be a folder, owned by the user who runs netplug",
-            "remove it, or make it yours",
-        )
+def _written(value: object, text: str) -> str:
+    if len(_recent) >= RECENT:
+        _recent.clear()
+    _recent[type(value), text] = value
+    return text
 
 
-def set_aside(folder: Path) -> str:
-    """Renames a damaged state file, so that DEL and GC work on by the marks in the kernel; its
-    new path. "" where it is sound, for then another process has been here before us."""
-    path = folder / FILE
-    with locked(folder, FILE):
-        if _is_sound(path):
-            return ""
-        kept = f"{path}.damaged-{time.time_ns()}"
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                os.rename(f"{path}{suffix}", f"{kept}{suffix}")
-    return kept
+def _result_text(result: Result | None) -> str | None:
+    return _written(result, json.dumps(encode(result))) if result else None
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Is it the file that is wrong, not what we asked or the moment?"""
-    return type(error) is sqlite3.DatabaseError
-
-
-def _is_sound(path: Path) -> bool:
-    try:
-        with closing(sqlite3.connect(path)) as db:
-            return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-    except sqlite3.DatabaseError:
-        return False
+def _read(kind: type[T], text: str) -> T:
+    found: T | None = _recent.get((kind, text))
+    if found is not None:
+        return found
+    data = json.loads(text)
+    return from_json(data) if kind is Plan else decode(kind, data)  # type: ignore[return-value]
 
 
 def _different_values(what: str, network: str, other: str) -> Conflict:

@@ -18,10 +18,11 @@ import pytest
 
 from netplug import host as hosts
 from netplug.config import parse_network
-from netplug.engine import Engine, Preview
+from netplug.engine import Engine
 from netplug.model import Attachment, Network, Result
 from netplug.plan import Difference
 from netplug.plugins.bridge_options import BridgeOptions
+from netplug.preview import Preview, preview
 from netplug.state import Record, State
 from netplug.upkeep import Repair
 
@@ -113,7 +114,7 @@ class Site:
 
     def preview(self, network: Network, attachment: Attachment) -> Preview:
         with self.engine() as engine:
-            return engine.preview(network, attachment)
+            return preview(engine, network, attachment)
 
     def record(self, attachment: Attachment) -> Record | None:
         with self.engine() as engine:

@@ -228,4 +228,4 @@ def compute_values(settings: Settings) -> dict[str, str | bytes | int]:
 
 
 def _render_error(error: NetplugError) -> bytes:
-    return json.dumps(render_error(error, CURRENT), indent=4).encode()
+    return f"{json.dumps(render_error(error, CURRENT))}\n".encode()

@@ -57,7 +57,7 @@ class Hosts:
             if held is None:
                 while len(self._held) >= HOSTS_KEPT:
                     self._drop(next(iter(self._held)))
-                held = self._held[key] = _Held(Host(fd, prompt=True))
+                held = self._held[key] = _Held(Host(fd, warm=True))
             held.users += 1
         try:
             yield held.host
@@ -103,7 +103,14 @@ class Worker:
             self._state = State(self.folder)
         return self._state
 
-    def refusal(self, call: Call, descriptors: list[int]) -> str:
+    def parse(self, call: Call) -> Request | None:
+        """None for a wrong call: the answer will be an error, and needs no kernel."""
+        try:
+            return parse_request(call.environ, lambda: call.stdin)
+        except NetplugError:
+            return None
+
+    def refusal(self, call: Call, request: Request | None, descriptors: list[int]) -> str:
         """Why the call is not ours to serve; "" when it is. Raises RequestError for a false one."""
         for fd, kind in zip(descriptors, KINDS, strict=False):
             _demand_kind(fd, kind)
@@ -112,10 +119,8 @@ class Worker:
         theirs = tuple(namespaces.identity(fd) for fd in descriptors[1:OWN_DESCRIPTORS])
         if theirs != self._own:
             return "the caller lives in another mount or user namespace"
-        try:
-            request = parse_request(call.environ, lambda: call.stdin)
-        except NetplugError:
-            return ""  # the answer will be that error, and needs no kernel
+        if request is None:
+            return ""
         configs = [] if is_ipam_call(request, call.program) else [request.config]
         for config in configs + self._recorded(request, descriptors[0]):
             if not is_ours(plugin := _ipam_plugin(config)):
@@ -142,15 +147,30 @@ class Worker:
             return []
         return [json.loads(config) for (config,) in rows]
 
-    def work(self, call: Call, descriptors: list[int], awaited: Callable[[], bool]) -> Answer:
+    def work(
+        self,
+        call: Call,
+        request: Request | None,
+        descriptors: list[int],
+        awaited: Callable[[], bool],
+    ) -> Answer:
         """Serves the call. The answer is what a plugin prints, and its exit status.
 
         `awaited`: does the launcher still wait for it?
         """
         lines: list[str] = []
         around = _Handed(self, call, descriptors, awaited)
-        stdout, failed = serve(
-            call.environ, lambda: call.stdin, program=call.program, log=lines.append, around=around
+        # this thread is on the caller's host meanwhile, and so need not enter it for each look
+        stdout, failed = namespaces.in_namespace(
+            descriptors[0],
+            lambda: serve(
+                call.environ,
+                lambda: call.stdin,
+                program=call.program,
+                log=lines.append,
+                around=around,
+                request=request,
+            ),
         )
         stderr = "".join(f"{line}\n" for line in lines)
         return Answer(int(failed), stdout.encode(), stderr.encode(errors="replace"))

@@ -116,7 +116,8 @@ class Agent:
         self, worker: Worker, connection: socket.socket, call: Call, descriptors: list[int]
     ) -> None:
         verb = call.environ.get("CNI_COMMAND", "")
-        refusal = worker.refusal(call, descriptors)
+        request = worker.parse(call)
+        refusal = worker.refusal(call, request, descriptors)
         if refusal:
             self.metrics.count(verb, "refused")
             connection.sendall(render_refusal(refusal))
@@ -125,7 +126,7 @@ class Agent:
         if connection.recv(1) != GO:
             return  # the launcher has given up and works itself
         began = time.perf_counter()
-        answer = worker.work(call, descriptors, lambda: _is_open(connection))
+        answer = worker.work(call, request, descriptors, lambda: _is_open(connection))
         seconds = time.perf_counter() - began
         self.metrics.observe(verb, "error" if answer.status else "ok", seconds)
         connection.sendall(render_answer(answer.status, answer.stdout, answer.stderr))
@@ -305,12 +306,17 @@ def serve_forever(path: Path, folder: Path) -> None:
 
 
 def _warm_up() -> None:
-    """Imports what the first call would wait for."""
+    """Imports what the first call would wait for, and keeps it out of every later collection."""
+    import gc
+
     import pydantic  # noqa: F401
 
     from netplug import engine  # noqa: F401
     from netplug.firewall import nft  # noqa: F401
     from netplug.plugins import bridge  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 def control(path: Path, command: str) -> dict[str, object]:

@@ -27,11 +27,12 @@ from netplug.cni.protocol import Request, parse_request
 from netplug.cni.result import render_result
 from netplug.cni.verbs import make_foreign
 from netplug.config import with_firewall
-from netplug.engine import Engine, Preview
+from netplug.engine import Engine
 from netplug.errors import ConfigError, Conflict, NetplugError, NotFound
 from netplug.firewall.render import render
 from netplug.model import Attachment
 from netplug.networks import parse_conflist_network
+from netplug.preview import Preview, preview
 from netplug.resources import Resource, Shell
 from netplug.resources.addresses import Addresses, Sysctl
 from netplug.state import Record
@@ -89,7 +90,7 @@ def connect(
             warn(line)
         attachment = parse_attachment(request, parsed, via="cli")
         if dry_run:
-            _print_preview(engine.preview(parsed, attachment), place, json=json)
+            _print_preview(preview(engine, parsed, attachment), place, json=json)
             return
         result = engine.add(parsed, attachment, make_foreign(request, parsed))
         rendered = render_result(result, request.version)
@@ -197,13 +198,13 @@ def _cache(
         warn(f"cnitool will not know of this attachment: {error}")
 
 
-def _print_preview(preview: Preview, place: Target, *, json: bool) -> None:
+def _print_preview(found: Preview, place: Target, *, json: bool) -> None:
     """The commands one would type; only a comment where the thing is there already."""
     named = f"{NAMESPACES}/{place.name}" == place.path
     shell = Shell(place.name if named else place.path, render)
     steps = [
         (step.describe(), present, step.shell(shell))
-        for step, present in zip(preview.plan, preview.present, strict=True)
+        for step, present in zip(found.plan, found.present, strict=True)
     ]
     if json:
         print_json([{"what": w, "present": p, "commands": c} for w, p, c in steps])

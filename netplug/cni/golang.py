@@ -118,16 +118,20 @@ def fold(value: Any, schema: Schema) -> Any:
         return [fold(item, schema) for item in value]
     if not isinstance(value, dict):
         return value
-    spelling = {key.casefold(): key for key in schema}
     out: dict[str, Any] = {}
     key: str
     for key, item in value.items():
         if item is None:
             continue
-        name = key if key in schema else spelling.get(key.casefold(), key)
+        name = key if key in schema else _spelled(key, schema)
         inner = schema.get(name)
         out[name] = item if inner is None else fold(item, inner)
     return out
+
+
+def _spelled(key: str, schema: Schema) -> str:
+    folded = key.casefold()
+    return next((known for known in schema if known.casefold() == folded), key)
 
 
 def kind_of(value: Any) -> str:

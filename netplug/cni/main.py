@@ -44,14 +44,16 @@ def serve(
     program: str = "netplug",
     log: Callable[[str], None],
     around: Surroundings | None = None,
+    request: Request | None = None,
 ) -> tuple[str, bool]:
     """The text for stdout, and whether it is an error object.
 
     `around` is where the work is done: by default this process's own namespaces.
+    `request`: what the call says, where it was read already.
     """
     version = CURRENT
     try:
-        request = parse_request(environ, read_stdin)
+        request = request or parse_request(environ, read_stdin)
         version = request.version
         return _answer(request, program, log, around), False
     except Exception as error:  # no traceback may reach stdout (CNI spec, "Error")
@@ -60,7 +62,7 @@ def serve(
 
             log(traceback.format_exc())
         document = render_error(error, version, verb=environ.get("CNI_COMMAND", ""))
-    return json.dumps(document, indent=4), True
+    return f"{json.dumps(document)}\n", True
 
 
 def _answer(
@@ -74,7 +76,7 @@ def _answer(
     from netplug.cni.verbs import OneProcess, run
 
     result = run(request, program, log, around or OneProcess())
-    return "" if result is None else json.dumps(render_result(result, request.version), indent=4)
+    return "" if result is None else f"{json.dumps(render_result(result, request.version))}\n"
 
 
 def _occupy_standard_descriptors() -> None:

@@ -16,7 +16,7 @@ from netplug.cni.reader import Reader
 from netplug.cni.result import parse_prev_result
 from netplug.cni.schema import REQUEST, VALID_ATTACHMENTS
 from netplug.cni.versions import DEFAULT, require_at_least, require_supported
-from netplug.errors import ConfigError, DecodeError, InputError, NetplugError, RequestError
+from netplug.errors import ConfigError, DecodeError, InputError, RequestError
 from netplug.model import Result, link_name_fault
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
@@ -32,7 +32,7 @@ class Request:
     """A valid call of a plugin. `command` "" asks for the about text; VERSION fills nothing else.
 
     config: stdin with its known keys spelled as in the spec; stdin: its bytes, for delegates.
-    prev_result: None where absent (or, for DEL, unreadable).
+    prev_result: of ADD and CHECK; None where absent.
     valid_attachments: (container, ifname) pairs for GC; None where the caller gave no list.
     """
 
@@ -238,8 +238,8 @@ def _config_version(config: Mapping[str, Any]) -> str:
 
 
 def _prev_result(config: Mapping[str, Any], command: str, version: str) -> Result | None:
-    """ADD and CHECK demand a readable one; DEL goes on without: it must clean up in any case."""
-    if command not in ("ADD", "DEL", "CHECK"):
+    """ADD and CHECK demand a readable one; DEL cleans up in any case, and from its record."""
+    if command not in ("ADD", "CHECK"):
         return None
     value = config.get("prevResult")
     if value is None:
@@ -250,12 +250,7 @@ def _prev_result(config: Mapping[str, Any], command: str, version: str) -> Resul
                 "pass the result of ADD under the key prevResult, as libcni does",
             )
         return None
-    try:
-        return parse_prev_result(value, version)
-    except NetplugError:
-        if command == "DEL":
-            return None
-        raise
+    return parse_prev_result(value, version)
 
 
 def _valid_attachments(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from netplug import admission, ipam, plugins
+from netplug import admission, ipam, leasing, plugins
 from netplug.cni.delegate import Delegate
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
@@ -19,6 +19,7 @@ from netplug.config import (
     Memory,
     demand_allowed_sysctls,
     driver_name,
+    lasting,
     parse_identity,
     parse_network,
     parse_own_ipam,
@@ -37,7 +38,8 @@ from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
-from netplug.state import Record, State, is_damage, set_aside
+from netplug.state import Record, State
+from netplug.statefile import is_damage, set_aside
 
 Log = Callable[[str], None]
 IPAM_NAME = "netplug-ipam"
@@ -165,12 +167,24 @@ def _parse_network(request: Request, program: str, memory: Memory, log: Log) -> 
     config = dict(request.config)
     if program.startswith(PREFIX):
         config.setdefault("driver", program.removeprefix(PREFIX))
-    options = plugins.get_driver(driver_name(config)).options
-    network, warnings = parse_network(config, options, memory=memory)
+    key = json.dumps(lasting(config))
+    if key not in _parsed:
+        options = plugins.get_driver(driver_name(config)).options
+        if len(_parsed) >= PARSED_KEPT:
+            _parsed.clear()
+        _parsed[key] = parse_network(config, options, memory=memory)
+    network, warnings = _parsed[key]
+    if network.ipam and network.ipam.dns:  # out of a file, which may say something else next time
+        del _parsed[key]
     for warning in warnings:
         log(f"network {network.name}: {warning}")
     demand_allowed_sysctls(network)
     return network
+
+
+# An agent is given the same configuration with each container of a network.
+_parsed: dict[str, tuple[Network, list[str]]] = {}
+PARSED_KEPT = 256
 
 
 # --- foreign IPAM plugins
@@ -250,11 +264,11 @@ def _serve_ipam(request: Request, log: Log, around: Surroundings) -> Result | No
     network = _parse_ipam_network(request, log) if whole else parse_identity(request.config)
     with around.engine(request, log) as engine:
         if request.command == "ADD":
-            return engine.lease(network, parse_attachment(request, network, via="ipam"))
+            return leasing.lease(engine, network, parse_attachment(request, network, via="ipam"))
         if request.command == "DEL":
             engine.delete(parse_attachment(request, network, via="ipam"))
         elif request.command == "CHECK":
-            engine.check_lease(parse_attachment(request, network, via="ipam"))
+            leasing.check(engine, parse_attachment(request, network, via="ipam"))
         elif request.command == "GC":
             for owner in engine.gc(network.name, request.valid_attachments):
                 log(f"released the addresses of {owner}")

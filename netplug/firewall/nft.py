@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from netplug.errors import Conflict, KernelRefused
@@ -75,15 +76,18 @@ class Held:
 
 
 class NftFirewall:
-    """`fd` is the host's network namespace. Safe to share between threads; close it."""
+    """`fd` is the host's network namespace. Safe to share between threads; close it.
+
+    `warm`: it is kept for many requests, and may remember.
+    """
 
     name = "nft"
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, warm: bool = False) -> None:
         self._fd = fd
         self._link = Nfnetlink(fd)
         self._foreign = ForeignChains(fd, self._link)
-        self._memory = Memory(self._link)
+        self._memory = Memory(fd, self._link.port) if warm else None
 
     @staticmethod
     def usable(fd: int) -> str | None:
@@ -97,10 +101,14 @@ class NftFirewall:
 
     def close(self) -> None:
         self._link.close()
+        if self._memory:
+            self._memory.close()
 
     # -- the protocol ----------------------------------------------------------------------
 
     def present(self, intent: Intent) -> str | None:
+        if self._known(intent):
+            return ""
         if isinstance(intent, Base):
             return self._compare_base(LAYOUTS[intent.family])
         if isinstance(intent, Accept):
@@ -109,32 +117,34 @@ class NftFirewall:
 
     def apply(self, intent: Intent) -> bool:
         if isinstance(intent, Publish):
-            with self._memory.changing():
-                absent = self._apply_owned(intent)
+            absent = self._apply_owned(intent)
             flush_udp(self._fd, intent.family, intent.mappings, gone=False)
             return absent
         if isinstance(intent, SpoofGuard):
-            with self._memory.changing():
-                return self._apply_owned(intent)
-        if self._memory.holds(intent) and not (
-            isinstance(intent, Accept) and legacy_filter_loaded(self._fd, intent.family)
-        ):  # the legacy tables have no generation
+            return self._apply_owned(intent)
+        if self._known(intent):
             return False
-        with self._memory.making(intent):
+        with self._memory.making(intent) if self._memory else nullcontext():
             if isinstance(intent, Base):
                 return self._apply_base(LAYOUTS[intent.family])
             if isinstance(intent, Accept):
                 return self._foreign.apply(intent)
             return self._apply_shared(intent)
 
+    def _known(self, intent: Intent) -> bool:
+        """Is it whole, as far as it has been told? The legacy tables tell nobody."""
+        if self._memory is None or not self._memory.holds(intent):
+            return False
+        return not isinstance(intent, Accept) or not legacy_filter_loaded(self._fd, intent.family)
+
     def undo(self, intent: Intent) -> None:
         if isinstance(intent, Publish | SpoofGuard):
-            with self._memory.changing():
-                self._undo_elements(intent)
+            self._undo_elements(intent)
             if isinstance(intent, Publish):
                 flush_udp(self._fd, intent.family, intent.mappings, gone=True)
             return
-        self._memory.forget()
+        if self._memory:
+            self._memory.forget()
         if isinstance(intent, Base):
             self._transact([nf.delete_table(FAMILIES[intent.family], TABLE)], gone=True)
         elif isinstance(intent, Accept):

@@ -1,40 +1,44 @@
-"""What was found whole, for as long as nobody changes the ruleset.
+"""What was found whole, for as long as nobody else changes the ruleset.
 
-nf_tables counts its changes (the generation of a namespace). While the count stays,
-an agent need not read again, for each container, what all containers share.
+nf_tables tells of every change before the call that makes it returns. While it tells of
+none but our own, an agent need not read again, for each container, what all containers share.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from netplug.firewall.intent import Intent
-from netplug.kernel.netlink import attributes
-from netplug.kernel.nfnetlink import SUBSYSTEM_NFTABLES, Message, Nfnetlink, Reply
+from netplug.kernel.namespaces import netlink_socket
+from netplug.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, senders
 
-GETGEN = 16  # NFT_MSG_GETGEN
-GEN_ID = 1  # NFTA_GEN_ID
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTABLES = 7
+RECEIVE = 1 << 16
 
 
 class Memory:
-    """Intents that were whole at the generation `_at`. Safe to share between threads."""
+    """Intents that are whole in the namespace behind `fd`. Changes made through the netlink
+    port `own` touch none of them. Safe to share between threads; close it."""
 
-    def __init__(self, link: Nfnetlink) -> None:
-        self._link = link
+    def __init__(self, fd: int, own: int) -> None:
+        self._own = own
         self._lock = threading.Lock()
-        self._at = -1
         self._whole: set[Intent] = set()
+        self._changes = 0  # of somebody else
+        self._told = netlink_socket(fd, NETLINK_NETFILTER)
+        self._told.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+        self._told.setblocking(False)
+
+    def close(self) -> None:
+        self._told.close()
 
     def holds(self, intent: Intent) -> bool:
-        """Was the intent found whole, and has nothing changed since?"""
-        now = self._generation()
+        """Was the intent found whole, and has nobody changed anything since?"""
         with self._lock:
-            if now != self._at:
-                self._at = now
-                self._whole.clear()
+            self._catch_up()
             return intent in self._whole
 
     @contextmanager
@@ -42,34 +46,31 @@ class Memory:
         """Around reading the intent and changing what it lacks: it is whole afterwards,
         unless somebody else changed the ruleset meanwhile."""
         with self._lock:
-            began = self._at
-        with self.changing():
-            yield
+            self._catch_up()
+            began = self._changes
+        yield
         with self._lock:
-            if self._at in (began, began + 1):
+            self._catch_up()
+            if self._changes == began:
                 self._whole.add(intent)
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Around a change of ours that touches nothing of what is known."""
-        before = self._generation()
-        yield
-        after = self._generation()
-        with self._lock:
-            if self._at == before and after in (before, before + 1):
-                self._at = after
-            else:
-                self._at = after
-                self._whole.clear()
-
     def forget(self) -> None:
+        """Before a change of ours that takes away what may be known here."""
         with self._lock:
-            self._at = -1
-            self._whole.clear()
+            self._forget()
 
-    def _generation(self) -> int:
-        message = Message(SUBSYSTEM_NFTABLES << 8 | GETGEN, 0, 0, b"")
-        (answer,) = self._link.ask([message])
-        if not isinstance(answer, Reply):
-            return -2  # never remembered
-        return int(struct.unpack("!I", attributes(answer.body)[GEN_ID])[0])
+    def _forget(self) -> None:
+        self._changes += 1
+        self._whole.clear()
+
+    def _catch_up(self) -> None:
+        while True:
+            try:
+                data = self._told.recv(RECEIVE)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: it told more than we could hear
+                self._forget()
+                continue
+            if any(sender != self._own for sender in senders(data)):
+                self._forget()

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from netplug.kernel import namespaces
 from netplug.kernel.rtmessages import new_bridge
 from netplug.kernel.rtnl import Rtnl
-from netplug.kernel.sysctl import read_sysctls, write_sysctls
+from netplug.kernel.sysctl import ensure_sysctls, read_sysctls
 from netplug.model import Facts, LinkFact, Place, Wanted
 
 if TYPE_CHECKING:
     from netplug.firewall import Firewall
+    from netplug.kernel.mirror import Warm
+    from netplug.kernel.rtmessages import HeldAddress, Link
 
 
 class Kernel:
@@ -27,8 +29,8 @@ class Kernel:
 
     `open_sandbox` gives the container's namespace, None when it is gone; everything
     inside it is then gone too. `firewall` gives the backend of that name for the host.
-    `prompt`: deletions are over when the kernel notifies of them, not when it
-    acknowledges. Belongs to one thread; close it.
+    `warm` is what an agent keeps of the host between requests; with it, deletions are over
+    when the kernel notifies of them, not when it acknowledges. Belongs to one thread; close it.
     """
 
     def __init__(
@@ -36,13 +38,12 @@ class Kernel:
         host: int,
         open_sandbox: Callable[[], int | None],
         firewall: Callable[[str], Firewall],
-        *,
-        prompt: bool = False,
+        warm: Warm | None = None,
     ) -> None:
         self._host = host
         self._open_sandbox = open_sandbox
         self.firewall = firewall
-        self._prompt = prompt
+        self._warm = warm
         self._rtnl: dict[Place, Rtnl] = {}
         self._inside = ExitStack()
 
@@ -53,8 +54,11 @@ class Kernel:
         self.close()
 
     def close(self) -> None:
-        for rtnl in self._rtnl.values():
-            rtnl.close()
+        for place, rtnl in self._rtnl.items():
+            if place == "host" and self._warm:
+                self._warm.give_back(rtnl)
+            else:
+                rtnl.close()
         self._rtnl.clear()
         self._inside.close()
 
@@ -64,7 +68,6 @@ class Kernel:
         fd = self._open_sandbox()
         if fd is not None:
             self._inside.callback(os.close, fd)
-            self._inside.enter_context(namespaces.resident(fd))
         return fd
 
     def fd(self, place: Place) -> int | None:
@@ -76,8 +79,19 @@ class Kernel:
             fd = self.fd(place)
             if fd is None:
                 return None
-            self._rtnl[place] = Rtnl(fd, prompt=self._prompt)
+            warm = self._warm if place == "host" else None
+            self._rtnl[place] = warm.take() if warm else Rtnl(fd)
         return self._rtnl[place]
+
+    def link(self, name: str) -> Link | None:
+        """The host's link of this name, from memory where the kernel has told of no change."""
+        return self._warm.mirror.link(self.host, name) if self._warm else self.host.link(name)
+
+    def addresses(self, link: Link) -> tuple[HeldAddress, ...]:
+        """Addresses of a link of the host, likewise."""
+        if self._warm:
+            return self._warm.mirror.addresses(self.host, link)
+        return self.host.addresses(link.index)
 
     @property
     def host(self) -> Rtnl:
@@ -90,14 +104,14 @@ class Kernel:
         fd = self.fd(place)
         return dict.fromkeys(keys) if fd is None else read_sysctls(fd, keys)
 
-    def write_sysctls(self, place: Place, values: dict[str, str]) -> None:
+    def ensure_sysctls(self, place: Place, values: dict[str, str], *, optional: bool) -> bool:
+        """Whether any differed; False when the namespace is gone. See `sysctl.ensure_sysctls`."""
         fd = self.fd(place)
-        if fd is not None:
-            write_sysctls(fd, values)
+        return fd is not None and ensure_sysctls(fd, values, optional=optional)
 
     def read_facts(self, wanted: Wanted, firewall: str) -> Facts:
         """What a driver asked to know, read from the host's namespace."""
-        links = tuple(self.host.link(name) for name in wanted.links)
+        links = tuple(self.link(name) for name in wanted.links)
         egress = self.host.default_interface() if wanted.egress_mtu else None
         return Facts(
             firewall=firewall,

@@ -1,8 +1,7 @@
 """Network namespaces: opening, identity, and running code inside one.
 
-A namespace is entered by a thread of its own (0.1 ms), never by the caller's: what
-fails inside cannot leave the caller in the wrong place. Who has much to do inside
-keeps such a thread for as long as it lasts (`resident`).
+A thread that enters a namespace does so for one piece of work, and is home again
+whatever becomes of it: nothing can be left in the wrong place.
 """
 
 from __future__ import annotations
@@ -10,19 +9,13 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import queue
 import socket
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TypeVar
 
 from netplug.errors import KernelRefused, SandboxError
-
-if TYPE_CHECKING:
-    import ctypes
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -46,134 +39,65 @@ def _unshare() -> None:
 
 
 def _call(name: str, *arguments: int) -> None:
-    import ctypes  # late: newer Pythons do without
+    if _function(name)(*arguments):
+        import ctypes
 
-    if getattr(_libc(), name)(*arguments):
         errno = ctypes.get_errno()
         raise OSError(errno, os.strerror(errno))
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
-    import ctypes
+def _function(name: str) -> Callable[..., int]:
+    import ctypes  # late: newer Pythons do without
 
-    return ctypes.CDLL(None, use_errno=True)
+    function: Callable[..., int] = getattr(ctypes.CDLL(None, use_errno=True), name)
+    return function
 
 
 def in_namespace(fd: int, work: Callable[[], T]) -> T:
-    """Runs `work` in a thread of the namespace behind `fd`; its result or its exception."""
+    """Runs `work` in the namespace behind `fd`; its result or its exception."""
     status = os.stat(OWN)
     if identity(fd) == (status.st_dev, status.st_ino):
         return work()
-    if fd in _own.residences:
-        return _own.lodger().run(fd, work)
-    return _in_thread(lambda: _setns(fd), work)
+    return _elsewhere(lambda: _setns(fd), work)
 
 
-@contextmanager
-def resident(fd: int) -> Iterator[None]:
-    """While it lasts, the caller's `in_namespace(fd, ...)` uses one thread for all calls.
+def _elsewhere(enter: Callable[[], None], work: Callable[[], T]) -> T:
+    """The calling thread enters a namespace and comes home (0.02 ms, as a thread takes 0.2).
 
-    That thread goes home at the end, for whoever is in a namespace keeps it alive.
+    Home must take it back, so it is asked beforehand: a namespace that belongs to the user
+    namespace around ours does not, and then a thread goes that need not come back.
     """
-    _own.residences.add(fd)
+    home = own_namespace()
     try:
-        yield
-    finally:
-        _own.residences.discard(fd)
-        _own.leave()
-
-
-_Work = tuple[int, Callable[[], object]] | None  # where, and what; None: go home
-_Outcome = tuple[object, BaseException | None]
-
-
-class _Lodger:
-    """A thread that does work in namespaces, one piece after the other, for another thread.
-
-    It ends when this object does, which lives in the other thread's locals.
-    """
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[_Work | Literal["end"]] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
-        threading.Thread(
-            target=_lodge,
-            args=(threading.get_native_id(), self._work, self._done),
-            name="netplug-netns",
-            daemon=True,
-        ).start()
-
-    def __del__(self) -> None:
-        self._work.put("end")
-
-    def run(self, fd: int, work: Callable[[], T]) -> T:
-        self._work.put((fd, work))
-        result, failure = self._done.get()
-        if failure is not None:
-            raise failure
-        return result  # type: ignore[return-value]
-
-    def leave(self) -> None:
-        self._work.put(None)
-
-
-def _lodge(
-    owner: int,
-    tasks: queue.SimpleQueue[_Work | Literal["end"]],
-    done: queue.SimpleQueue[_Outcome],
-) -> None:
-    """Home is where the owning thread is; no descriptor of it is kept meanwhile."""
-    where = -1
-    while (task := tasks.get()) != "end":
-        if task is None:
-            try:
-                home = os.open(f"/proc/self/task/{owner}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:  # the owner has ended: so does its lodger, which is as good as home
-                return
-            _setns(home)
-            os.close(home)
-            where = -1
-            continue
-        fd, work = task
         try:
-            if fd != where:
-                _setns(fd)
-                where = fd
-            done.put((work(), None))
-        except BaseException as error:  # handed to the caller's thread
-            done.put((None, error))
-        del task, work  # what they hold must not live until the next one comes
+            _setns(home)
+        except PermissionError:
+            return _in_thread(enter, work)
+        enter()
+        try:
+            return work()
+        finally:
+            _come_home(home)
+    finally:
+        os.close(home)
 
 
-class _Own(threading.local):
-    """Of each thread: the namespaces in which it is resident, and its lodger."""
-
-    def __init__(self) -> None:
-        self.residences: set[int] = set()
-        self._lodger: _Lodger | None = None
-        self._pid = 0
-
-    def lodger(self) -> _Lodger:
-        if self._lodger is None or self._pid != os.getpid():
-            self._lodger = _Lodger()
-            self._pid = os.getpid()  # fork(2) leaves a child without its parent's threads
-        return self._lodger
-
-    def leave(self) -> None:
-        if self._lodger is not None and self._pid == os.getpid():
-            self._lodger.leave()
-
-
-_own = _Own()
+def _come_home(home: int) -> None:
+    try:
+        _setns(home)
+    except OSError:  # nothing that this thread does from here on would be in the right place
+        os.abort()
 
 
 def new_namespace() -> int:
     """A descriptor of a new, nameless network namespace; it dies with its last user."""
-    return _in_thread(_unshare, lambda: os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))
+    return _elsewhere(_unshare, own_namespace)
 
 
 def _in_thread(enter: Callable[[], None], work: Callable[[], T]) -> T:
+    import threading  # late: seldom needed
+
     results: list[T] = []
     failures: list[BaseException] = []
 
@@ -252,21 +176,22 @@ def identity_of(path: str) -> tuple[int, int]:
 
 def cookie(fd: int) -> int:
     """SO_NETNS_COOKIE: a number that the kernel never gives twice within one boot."""
+    with netlink_socket(fd, socket.NETLINK_ROUTE) as probe:
+        return cookie_of(probe)
 
-    def read() -> int:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC) as probe:
-            try:
-                raw = probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-            except OSError as error:
-                raise KernelRefused(
-                    "the network namespace cannot be identified",
-                    "SO_NETNS_COOKIE is not supported",
-                    "Linux 5.14 or newer is needed",
-                    errno=error.errno or 0,
-                ) from error
-            return int.from_bytes(raw, "little")
 
-    return in_namespace(fd, read)
+def cookie_of(inside: socket.socket) -> int:
+    """The cookie of the namespace that a socket lives in."""
+    try:
+        raw = inside.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+    except OSError as error:
+        raise KernelRefused(
+            "the network namespace cannot be identified",
+            "SO_NETNS_COOKIE is not supported",
+            "Linux 5.14 or newer is needed",
+            errno=error.errno or 0,
+        ) from error
+    return int.from_bytes(raw, "little")
 
 
 def boot_id() -> str:

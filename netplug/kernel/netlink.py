@@ -87,6 +87,15 @@ def each_message(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def senders(data: bytes) -> Iterator[int]:
+    """The port of whoever sent each message of a datagram; in a notification, of whom it tells."""
+    offset = 0
+    while offset + 16 <= len(data):
+        length, _, _, _, port = HEADER.unpack_from(data, offset)
+        yield port
+        offset += (length + 3) & ~3
+
+
 def read_refusal(flags: int, body: bytes) -> Refusal | None:
     """What an NLMSG_ERROR says, with the kernel's own words; None for an acknowledgement."""
     errno: int = -struct.unpack_from("=i", body)[0]

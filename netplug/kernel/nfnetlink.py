@@ -95,6 +95,8 @@ class Nfnetlink:
 
     def __init__(self, fd: int) -> None:
         self._socket = netlink_socket(fd, NETLINK_NETFILTER)
+        self._socket.bind((0, 0))  # else the first request would give it a port
+        self.port: int = self._socket.getsockname()[0]
         self._lock = threading.Lock()
         self._sequence = 1
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):

@@ -206,6 +206,11 @@ def index_of(body: bytes) -> int:
     return -1 if family == AF_BRIDGE else int(index)
 
 
+def index_of_address(body: bytes) -> int:
+    """Index of the link whose address a message is about."""
+    return int(_ADDRESS.unpack_from(body)[4])
+
+
 def parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = attributes(body, _LINK.size)

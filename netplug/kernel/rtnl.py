@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import queue
 import socket
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from netplug.errors import KernelRefused
 from netplug.kernel import rtmessages as rt
 from netplug.kernel import tcmessages as tc
-from netplug.kernel.namespaces import netlink_socket
+from netplug.kernel.namespaces import cookie_of, netlink_socket
 from netplug.kernel.netlink import (
     HEADER,
     NETLINK_CAP_ACK,
@@ -54,12 +54,21 @@ class Rtnl:
         self._prompt = prompt
         self._socket = netlink_socket(fd, socket.NETLINK_ROUTE)
         self._sequence = 1
-        self._indexes: dict[str, int] = {"lo": 1}  # loopback is born first in every namespace
+        self.forget()
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
 
     def close(self) -> None:
         self._socket.close()
+
+    @property
+    def cookie(self) -> int:
+        """Of the namespace; see `namespaces.cookie`."""
+        return cookie_of(self._socket)
+
+    def forget(self) -> None:
+        """Before another request uses it: indexes of links may have changed meanwhile."""
+        self._indexes = {"lo": 1}  # loopback is born first in every namespace
 
     # --- requests
 
@@ -237,29 +246,30 @@ def _delete_promptly(fd: int, index: int) -> None:
     after 0.7 ms, and then the names and addresses are free already. The request waits in
     a thread of its own; where it is refused, its error is raised here.
     """
-    outcome: queue.SimpleQueue[KernelRefused | None] = queue.SimpleQueue()
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def delete() -> None:
-        rtnl = Rtnl(fd)
         try:
-            rtnl.change(rt.delete_link(index), tolerate=GONE)
+            rtnl = Rtnl(fd)
+            try:
+                rtnl.change(rt.delete_link(index), tolerate=GONE)
+            finally:
+                rtnl.close()
             outcome.put(None)
-        except KernelRefused as error:
+        except BaseException as error:  # handed to the caller's thread
             outcome.put(error)
-        finally:
-            rtnl.close()
 
     with netlink_socket(fd, socket.NETLINK_ROUTE) as events:
         events.bind((0, RTMGRP_LINK))
         events.settimeout(EVENT_SECONDS)
-        thread = threading.Thread(target=delete, name="netplug-delete")
-        thread.start()
+        # `threading.Thread` would have us wait until it has begun.
+        _thread.start_new_thread(delete, ())
         try:
             while not _tells_deletion(events.recv(RECEIVE), index):
                 pass
             return
         except OSError:  # no notification (the link was gone), or too many of them
-            thread.join()
+            pass
     refusal = outcome.get()
     if refusal is not None:
         raise refusal

@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from netplug.kernel.namespaces import in_namespace
 from netplug.model import Family
@@ -45,9 +44,13 @@ def legacy_filter_loaded(fd: int, family: Family) -> bool:
 
 def _loaded(form: _Form) -> bool:
     try:
-        return "filter" in Path("/proc/thread-self/net", form.names).read_text().split()
+        descriptor = os.open(f"/proc/thread-self/net/{form.names}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # no xtables in this kernel, or not ours to read
         return False
+    try:
+        return b"filter" in os.read(descriptor, 4096).split()
+    finally:
+        os.close(descriptor)
 
 
 def legacy_forward_drops(fd: int, family: Family) -> bool:

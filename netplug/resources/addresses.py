@@ -10,6 +10,7 @@ from netplug.errors import Conflict, KernelRefused, NotFound
 from netplug.kernel import Kernel
 from netplug.kernel.rtmessages import Link
 from netplug.kernel.rtnl import Rtnl
+from netplug.kernel.sysctl import fold
 from netplug.model import IPInterface, Place, Route
 from netplug.resources import Shell
 
@@ -78,21 +79,24 @@ class Addresses:
         return ", ".join(words)
 
     def apply(self, kernel: Kernel) -> bool:
+        if self.shared and self._made_room(kernel):
+            return False
         rtnl, index = _demand(kernel, self.place, self.device)
-        if self.shared:
-            self._make_room(rtnl, index)
         raising = self.up and self.place == "sandbox"
         created = rtnl.add_addresses(index, self.addresses, nodad=not self.dad, up=raising)
         if self.dad and self.up and any(a.version == 6 for a in self.addresses):
             self._settle(rtnl, index)
         return created
 
-    def _make_room(self, rtnl: Rtnl, index: int) -> None:
-        """What is in a gateway's way: another address of the bridge whose subnet overlaps."""
-        held = [a.interface for a in rtnl.addresses(index) if not a.interface.is_link_local]
-        for address in self.addresses:
+    def _made_room(self, kernel: Kernel) -> bool:
+        """Whether all addresses are there. What is in a gateway's way: another address of the
+        bridge whose subnet overlaps."""
+        link = kernel.link(self.device)
+        held = [a.interface for a in kernel.addresses(link)] if link else []
+        missing = [address for address in self.addresses if address not in held]
+        for address in missing:
             for other in held:
-                if other == address or other.version != address.version:
+                if other.is_link_local or other.version != address.version:
                     continue
                 if not other.network.overlaps(address.network):
                     continue
@@ -102,7 +106,9 @@ class Addresses:
                         f"it overlaps the gateway {address} that this network wants",
                         "use that address as gateway, another bridge, or set 'forceAddress'",
                     )
-                rtnl.delete_addresses(index, [other])
+                if link:
+                    kernel.host.delete_addresses(link.index, [other])
+        return not missing
 
     def _settle(self, rtnl: Rtnl, index: int) -> None:
         wanted = set(self.addresses)
@@ -127,7 +133,7 @@ class Addresses:
             time.sleep(0.05)
 
     def undo(self, kernel: Kernel) -> None:
-        found = _find(kernel, self.place, self.device)
+        found = _find(kernel, self.place, self.device) if self.addresses else None
         if found is None:
             return
         rtnl, link = found
@@ -245,27 +251,18 @@ class Sysctl:
     def describe(self) -> str:
         return ", ".join(f"{key}={value}" for key, value in self.values)
 
-    def _different(self, kernel: Kernel) -> dict[str, tuple[str, str | None]]:
-        found = kernel.read_sysctls(self.place, tuple(key for key, _ in self.values))
-        return {
-            key: (value, found[key])
-            for key, value in self.values
-            if found[key] != " ".join(value.split()) and not (self.optional and found[key] is None)
-        }
-
     def present(self, kernel: Kernel) -> str | None:
         if kernel.fd(self.place) is None:
             return None
+        found = kernel.read_sysctls(self.place, tuple(key for key, _ in self.values))
         return ", ".join(
-            f"{key} is {found}, not {want}"
-            for key, (want, found) in self._different(kernel).items()
+            f"{key} is {found[key]}, not {want}"
+            for key, want in self.values
+            if found[key] != fold(want) and not (self.optional and found[key] is None)
         )
 
     def apply(self, kernel: Kernel) -> bool:
-        different = self._different(kernel)
-        if different:
-            kernel.write_sysctls(self.place, {key: want for key, (want, _) in different.items()})
-        return bool(different)
+        return kernel.ensure_sysctls(self.place, dict(self.values), optional=self.optional)
 
     def undo(self, kernel: Kernel) -> None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,7 +61,7 @@ class Bridge:
         return differences(*wanted)
 
     def apply(self, kernel: Kernel) -> bool:
-        link = kernel.host.link(self.name)
+        link = kernel.link(self.name)
         created = link is None
         if created:
             kernel.host.change(
@@ -69,7 +70,7 @@ class Bridge:
                 ),
                 rt.set_alias(self.name, MARK + f"bridge/{self.name}"),
             )
-            link = kernel.host.link(self.name)
+            link = kernel.link(self.name)
             if link is None:
                 raise KernelRefused(f"bridge {self.name} vanished while it was set up")
         assert link is not None
@@ -172,33 +173,56 @@ class Veth:
         )
 
     def apply(self, kernel: Kernel) -> bool:
-        bridge = kernel.host.index(self.bridge)
+        bridge = kernel.link(self.bridge)
         if bridge is None:
             raise NotFound(
                 f"bridge {self.bridge} is gone", "it was removed in the meantime", "retry"
             )
-        host = kernel.host.link(self.host_name)
-        port = rt.set_port(self.host_name, hairpin=self.hairpin, isolated=self.isolated)
-        if host is None:
-            self._demand_free(kernel)
-            making = rt.new_veth(
-                rt.VethEnd(self.host_name, self.host_mac),
-                rt.VethEnd(self.ifname, self.mac),
-                mtu=self.mtu,
-                master=bridge,
-                peer_fd=kernel.fd(self.peer_place),
-            )
-            flags = [port] if self.hairpin or self.isolated else []
-            kernel.host.change(making, rt.set_alias(self.host_name, self.alias), *flags)
-        else:
-            self._repair(kernel, host, bridge)
-            kernel.host.change(port)
+        made = self._make(kernel, bridge.index)
+        if not made:
+            self._repair(kernel, bridge.index)
         if self.vlans:
             self._apply_vlans(kernel)
         leg = kernel.host.link(self.ifname) if self._own_leg else None
         if leg is not None and not leg.up:
             kernel.host.change(rt.set_up(leg.index))
-        return host is None
+        return made
+
+    def _make(self, kernel: Kernel, bridge: int) -> bool:
+        """False where the host end is there already. Nobody is asked beforehand: the kernel
+        refuses a name that is taken, at either end."""
+        peer_fd = kernel.fd(self.peer_place)
+        if peer_fd is None:
+            raise NotFound(
+                "the container's network namespace is gone",
+                "no veth can be put into it",
+                "start the container again",
+            )
+        making = rt.new_veth(
+            rt.VethEnd(self.host_name, self.host_mac),
+            rt.VethEnd(self.ifname, self.mac),
+            mtu=self.mtu,
+            master=bridge,
+            peer_fd=peer_fd,
+        )
+        flags = [self._port] if self.hairpin or self.isolated else []
+        try:
+            kernel.host.change(making, rt.set_alias(self.host_name, self.alias), *flags)
+        except KernelRefused as refusal:
+            if refusal.errno != errno.EEXIST:
+                raise
+            if kernel.host.link(self.host_name) is not None:
+                return False
+            raise Conflict(
+                f"interface {self.ifname} already exists in the container",
+                "another plugin or the user made it",
+                "choose another interface name (CNI_IFNAME, --ifname)",
+            ) from refusal
+        return True
+
+    @property
+    def _port(self) -> rt.Message:
+        return rt.set_port(self.host_name, hairpin=self.hairpin, isolated=self.isolated)
 
     @property
     def _own_leg(self) -> bool:
@@ -212,30 +236,19 @@ class Veth:
             remove = () if self.keep_default_vlan else (1,)
             set_vlans(kernel.host.fd, link.index, add=add, remove=remove)
 
-    def _demand_free(self, kernel: Kernel) -> None:
-        peer_side = kernel.rtnl(self.peer_place)
-        if peer_side is None:
-            raise NotFound(
-                "the container's network namespace is gone",
-                "no veth can be put into it",
-                "start the container again",
-            )
-        if peer_side.link(self.ifname) is not None:
-            raise Conflict(
-                f"interface {self.ifname} already exists in the container",
-                "another plugin or the user made it",
-                "choose another interface name (CNI_IFNAME, --ifname)",
-            )
-
-    def _repair(self, kernel: Kernel, host: Link, bridge_index: int) -> None:
-        if host.master != bridge_index:
-            kernel.host.change(rt.change_link(host.index, master=bridge_index))
+    def _repair(self, kernel: Kernel, bridge: int) -> None:
+        host = kernel.host.link(self.host_name)
+        if host is None:
+            raise NotFound(f"{self.host_name} is gone", "it was removed in the meantime", "retry")
+        if host.master != bridge:
+            kernel.host.change(rt.change_link(host.index, master=bridge))
         if not host.up:
             kernel.host.change(rt.set_up(host.index))
         peer_side = kernel.rtnl(self.peer_place)
         inner = peer_side.link(self.ifname) if peer_side else None
         if peer_side and inner is not None and (inner.mtu, inner.mac) != (self.mtu, self.mac):
             peer_side.change(rt.change_link(inner.index, mtu=self.mtu, mac=self.mac))
+        kernel.host.change(self._port)
 
     def undo(self, kernel: Kernel) -> None:
         host = kernel.host.link(self.host_name)

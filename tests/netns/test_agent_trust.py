@@ -187,8 +187,8 @@ def test_another_user_namespace_is_served_by_one_process(
         out = host.run(f"unshare -Urn {mounts} sh -c '{script}'")
     finally:
         shutil.rmtree(state, ignore_errors=True)
-    result, _, rest = out.partition("\n}")
-    assert json.loads(f"{result}}}")["ips"][0]["address"] == "10.9.0.2/24"
+    result, _, rest = out.partition("\n")
+    assert json.loads(result)["ips"][0]["address"] == "10.9.0.2/24"
     assert rest.split()[-2:] == ["0", "0"], out  # the bridge after each DEL
     assert station.counted("ADD", "refused") == refused + 1
     assert not state_rows(host)

@@ -28,11 +28,13 @@ LAYERS = [
     {"netplug.ipam", "netplug.ports", "netplug.locks", "netplug.kernel"},
     {"netplug.resources"},
     {"netplug.plan", "netplug.firewall"},
-    {"netplug.plugins", "netplug.state"},
+    {"netplug.plugins", "netplug.statefile"},
+    {"netplug.state"},
     {"netplug.host", "netplug.reconcile"},
     {"netplug.admission"},
     {"netplug.upkeep"},
     {"netplug.engine"},
+    {"netplug.leasing", "netplug.preview"},
 ]
 EDGE = len(LAYERS)
 LEVELS = {unit: level for level, units in enumerate(LAYERS) for unit in units}
