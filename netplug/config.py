@@ -13,7 +13,6 @@ import functools
 import json
 import types
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,10 +28,11 @@ from netplug import __version__
 from netplug.cni.golang import fold, shown
 from netplug.cni.protocol import check_network_name
 from netplug.cni.reader import Reader, join
+from netplug.cni.resolver import parse_network_dns
 from netplug.cni.schema import REQUEST, VALID_ATTACHMENTS
 from netplug.codec import decode, encode
 from netplug.errors import ConfigError
-from netplug.model import Dns, Ipam, Network, digest
+from netplug.model import Ipam, Network, digest
 from netplug.resolvconf import parse_resolv_conf
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def parse_network(
         driver=driver_name(config),
         options=options,
         ipam=ipam,
-        dns=_parse_dns(config),
+        dns=parse_network_dns(config, _TOP),
         firewall=_parse_firewall(config),
         raw={key: value for key, value in config.items() if key not in OF_ONE_CALL},
     )
@@ -195,19 +195,6 @@ def parse_own_ipam(section: Mapping[str, Any], runtime: Mapping[str, Any]) -> Ip
         raise ConfigError(
             f"ipam.resolvConf {path} cannot be read", error.strerror or "", "correct the path"
         ) from error
-
-
-def _parse_dns(config: Mapping[str, Any]) -> Dns:
-    section = _TOP.mapping(config.get("dns", {}), "dns")
-    servers = _TOP.texts(section, "nameservers", "dns")
-    for index, server in enumerate(servers):
-        _TOP.parse(ip_address, server, f"dns.nameservers[{index}]")
-    return Dns(
-        nameservers=servers,
-        domain=_TOP.text(section, "domain", "dns"),
-        search=_TOP.texts(section, "search", "dns"),
-        options=_TOP.texts(section, "options", "dns"),
-    )
 
 
 def _parse_firewall(config: Mapping[str, Any]) -> str:
