@@ -24,8 +24,8 @@ from tables import render_table
 
 from netplug import errors
 from netplug.cni import schema
-from netplug.config import describe_type, option_fields
 from netplug.errors import NetplugError
+from netplug.options import describe_type, option_fields
 from netplug.plugins import get_driver
 
 FOLDER = Path(__file__).parent
