@@ -37,7 +37,8 @@ RTMGRP_LINK = 1
 EVENT_SECONDS = 0.2  # far beyond the 0.7 ms of a notification; then the acknowledgement counts
 RECEIVE = 1 << 16
 DUMP_TRIES = 10
-GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
+# ENXIO: the link has no IPv6 at all, and so no address
+GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
 HINTS = {
     errno.EPERM: "root, or a network namespace of one's own, is needed",
     errno.ENETUNREACH: "the gateway must be reachable through an address of this interface",

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from attaching import V4, V6, Site, dump, gateway_network, in_child, make_network
+from attaching import V4, V6, Site, dump, gateway_network, in_child, make_network, settle
 
 from netplug import plan
 from netplug.errors import NetplugError
@@ -187,6 +187,7 @@ def test_a_fault_spares_the_other_users(host: Host, case: Case) -> None:
     first, second = host.container("first"), host.container("second")
     wishes = {**case.wishes, "ports": (Port(9999, 99),)}
     attachment, _ = site.add(case.network, first, "first", **wishes)
+    settle(host)
     before, rows = dump(host), site.rows()
     for step in range(count_steps(site, case, second)):
         with breaking_at(step, "after", fail), pytest.raises(Fault):
