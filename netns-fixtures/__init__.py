@@ -7,12 +7,14 @@
 README.md beside this file describes the keys. Tests, the demo and labs use the same files.
 """
 
+from netplug.fixtures.containerlab import Imported, export_containerlab, import_containerlab
 from netplug.fixtures.load import load, names, parse_topology
 from netplug.fixtures.running import Place, Running, build
 from netplug.fixtures.topology import End, Link, Node, StaticRoute, Switch, Topology
 
 __all__ = [
     "End",
+    "Imported",
     "Link",
     "Node",
     "Place",
@@ -21,6 +23,8 @@ __all__ = [
     "Switch",
     "Topology",
     "build",
+    "export_containerlab",
+    "import_containerlab",
     "load",
     "names",
     "parse_topology",
