@@ -1,278 +1,222 @@
-"""Scene -> positions. Pure, and free of any output format.
+"""Scene -> positions: the one layout function, for text and for vectors. Pure.
 
-One unit is one character cell: a text renderer uses it as it is, a vector renderer scales
-it. The picture reads from the top: the outside, the host's border with its uplinks, one
-bridge for each network, its containers hanging from it in as many rows as the width asks for.
+Boxes that hang from one bridge alone are placed with it; what remains is placed in layers,
+the outside at the top; a host is a frame around such a picture, with doors on its border.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from netplug.draw.scene import AttachmentScene, NetworkScene, Scene
-from netplug.model import Port
+from netplug.draw.arrange import arrange, arrange_way, make_pin
+from netplug.draw.items import BoxItem, BridgeItem, DoorItem, Hanging, HostItem, Item, far_plug
+from netplug.draw.layers import Edge, find_components
+from netplug.draw.scene import Box, Plug, Scene
+from netplug.draw.shapes import Label, Layout
 
-Role = Literal["host", "bridge", "container", "uplink", "cable", "address", "note"]
-
-TRUNK = 4  # column of the first uplink, inside the host's border
-TRUNK_GAP = 4  # between the names of two uplinks on the border, blanks included
-BRANCH = 7  # from the last uplink to the bridges: a line with NAT on it
-INDENT = 2  # containers stand right of their bridge's spine
-GAP = 1
-DROP = 3  # a cable meets its container this far from the corner, so that its name has room
-DETAILED = 8  # networks with more containers are drawn densely: no cable names, no prefixes
-CABLE_NAME = 16  # a blank and a link name
-NARROWEST = 24  # of a bridge: below it a picture grows wider than asked rather than say nothing
-ELLIPSIS = "…"
-NOTHING = "no networks"
+NOTHING = "nothing to show"
+MARGIN = 2  # cells between a host's border and what stands in it
+COLUMNS = (None, 4, 3, 2, 1)  # boxes beside one another below a bridge: what is tried
+LARGE = 150  # boxes; of larger scenes fewer layouts are tried
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A box; `title` stands on its top border, `title_x` cells from the left."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    role: Role
-    title: str = ""
-    title_x: int = 2
-    up: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """A straight line, ends included; it joins whatever it meets."""
-
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    role: Role
-    up: bool = True
+def compute_layout(scene: Scene, *, width: int = 80) -> Layout:
+    """The picture within `width` units where it can be, of any height; the lowest of a few."""
+    if not scene.boxes and not scene.hosts:
+        return Layout(len(NOTHING), 1, labels=[Label(0, 0, NOTHING, "outside")])
+    found: list[Layout] = []
+    for version in (scene, _without_ports(scene)):
+        for columns in _choose_columns(scene):
+            found.append(_Composer(version, width, columns).compose())
+            if found[-1].width <= width and columns is None and found[-1].height <= width // 4:
+                break
+        if any(layout.width <= width for layout in found):
+            break
+    best = min(found, key=lambda one: (max(one.width - width, 0), one.height * 8 + one.width))
+    cables = [index for index, link in enumerate(scene.links) if link.kind == "cable"]
+    colour = {index: number for number, index in enumerate(cables)}
+    best.lines = [replace(line, colour=colour.get(line.link, 0)) for line in best.lines]
+    return best
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    x: int
-    y: int
-    text: str
-    role: Role
+def _choose_columns(scene: Scene) -> list[int | None]:
+    """What is worth a try: no more than the bridge with the most links has."""
+    bridges = {box.name for box in scene.boxes if box.kind == "bridge"}
+    ends = Counter(p.box for link in scene.links for p in (link.a, link.b) if p.box in bridges)
+    most = max(ends.values(), default=0)
+    found = [columns for columns in COLUMNS if columns is None or columns < most]
+    return found if len(scene.boxes) <= LARGE else found[::3]
+
+
+def _without_ports(scene: Scene) -> Scene:
+    """The same with fewer words: no names of bridge ports."""
+    bridges = {box.name for box in scene.boxes if box.kind == "bridge"}
+
+    def mute(plug: Plug) -> Plug:
+        return replace(plug, name="") if plug.box in bridges else plug
+
+    links = (replace(link, a=mute(link.a), b=mute(link.b)) for link in scene.links)
+    return replace(scene, links=tuple(links))
 
 
 @dataclass(slots=True)
-class Layout:
-    """Everything to paint, in order; labels go over lines."""
+class _Composer:
+    scene: Scene
+    width: int
+    columns: int | None
 
-    width: int = 0
-    height: int = 0
-    frames: list[Frame] = field(default_factory=list)
-    wires: list[Wire] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
-
-
-def compute_layout(scene: Scene, *, width: int = 80, macs: bool = False) -> Layout:
-    """The picture of a scene within `width` units, of any height; narrower where it can be.
-
-    `macs` shows hardware addresses too.
-    """
-    layout = Layout()
-    uplinks = list(dict.fromkeys(filter(None, map(_uplink, scene.networks))))
-    columns: dict[str, int] = {}
-    border = TRUNK
-    for uplink in uplinks:
-        columns[uplink] = border
-        border += len(uplink) + TRUNK_GAP
-    left = max(columns.values(), default=TRUNK - BRANCH + 1) + BRANCH
-    top = 2 if uplinks else 0
-    # The rightmost uplink serves the first networks: then no branch crosses another uplink.
-    networks = sorted(scene.networks, key=lambda n: -columns.get(_uplink(n), 0))
-    shared = _networks_by_container(scene)
-    y = top + 2
-    right = left
-    for network in networks:
-        block = _Block(
-            network, left=left, width=max(width - left - 2, NARROWEST), shared=shared, macs=macs
-        )
-        bottom, block_right = block.place(layout, y)
-        column = columns.get(_uplink(network))
-        if column is not None:
-            _branch(layout, network, column=column, left=left, top=top, y=y + 1)
-        y = bottom + 2
-        right = max(right, block_right)
-    if not networks:
-        layout.labels.append(Label(TRUNK, y, NOTHING, "note"))
-        y += 2
-        right = TRUNK + len(NOTHING)
-    title = _clip(f"host {scene.host}", max(right - border - 1, width - border - 4))
-    layout.width = max(right + 3, border + len(title) + 4)  # right of the uplinks' names
-    layout.height = y
-    host = Frame(0, top, layout.width, y - top, "host", title, layout.width - len(title) - 4)
-    layout.frames.insert(0, host)
-    for uplink, column in columns.items():
-        layout.labels.append(Label(column - 3, top, f" {uplink} ", "uplink"))
-    if uplinks:
-        layout.labels.append(Label(TRUNK - 2, 0, "outside", "note"))
-    return layout
-
-
-def _uplink(network: NetworkScene) -> str:
-    return "" if network.internal else network.uplink
-
-
-def _branch(
-    layout: Layout, network: NetworkScene, *, column: int, left: int, top: int, y: int
-) -> None:
-    """From the outside through the host's border to a bridge, with NAT where addresses change."""
-    layout.wires.append(Wire(column, 1, column, y, "uplink"))
-    layout.wires.append(Wire(column, y, left, y, "uplink"))
-    if network.masquerade:
-        layout.labels.append(Label(left - 5, y, "NAT", "uplink"))
-
-
-def _networks_by_container(scene: Scene) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for network in scene.networks:
-        for attachment in network.attachments:
-            found[attachment.container] = (*found.get(attachment.container, ()), network.name)
-    return found
-
-
-def _clip(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(width - 1, 0)] + ELLIPSIS
-
-
-class _Block:
-    """One network: its bridge, and its containers in rows below."""
-
-    def __init__(
-        self,
-        network: NetworkScene,
-        *,
-        left: int,
-        width: int,
-        shared: dict[str, tuple[str, ...]],
-        macs: bool,
-    ) -> None:
-        self.network = network
-        self.left = left
-        self.width = width
-        self.dense = len(network.attachments) > DETAILED
-        self.contents = [
-            _describe(attachment, network, shared, dense=self.dense, macs=macs)
-            for attachment in network.attachments
+    def compose(self) -> Layout:
+        host_of = {box.name: box.host for box in self.scene.boxes}
+        inner: dict[str, list[int]] = {host: [] for host in self.scene.hosts}
+        outer: list[int] = []
+        for index, link in enumerate(self.scene.links):
+            hosts = {host_of[link.a.box], host_of[link.b.box]}
+            host = hosts.pop()
+            (outer if hosts or not host else inner[host]).append(index)
+        boxes: dict[str, list[Box]] = {}
+        for box in self.scene.boxes:
+            boxes.setdefault(box.host, []).append(box)
+        items: list[Item] = [
+            self._host(host, boxes.get(host, []), inner[host], outer) for host in self.scene.hosts
         ]
-        wanted = [
-            max([len(a.container) + DROP + 5, *(len(line) + 4 for line in lines)])
-            for a, lines in zip(network.attachments, self.contents, strict=True)
-        ]
-        least = 0 if self.dense else DROP + 1 + CABLE_NAME
-        inner = width - INDENT
-        self.box = min(max([least, *wanted]), inner)
-        self.columns = max(1, (inner + GAP) // (self.box + GAP))
+        free, edges = self._items(boxes.get("", []), outer, host_of, self.width)
+        return self._group([*free, *items], edges, self.width)
 
-    def place(self, layout: Layout, y: int) -> tuple[int, int]:
-        """Adds itself from line `y`; the last line and column that it takes."""
-        attachments = self.network.attachments
-        columns = min(self.columns, len(attachments))
-        rows = [range(i, min(i + columns, len(attachments))) for i in _starts(attachments, columns)]
-        heading = _wrap(_heading(self.network), self.width - 4)
-        title = _clip(self.network.name, self.width - 6)
-        content = max([len(title) + 2, *(len(line) for line in heading)])
-        needed = INDENT + columns * (self.box + GAP) - GAP if columns else 0
-        bridge = min(self.width, max(content + 4, needed))
-        layout.frames.append(Frame(self.left, y, bridge, len(heading) + 2, "bridge", title))
-        for number, line in enumerate(heading, start=1):
-            layout.labels.append(Label(self.left + 2, y + number, line, "address"))
-        bus = bottom = y + len(heading) + 1
-        for number, row in enumerate(rows):
-            if number:  # another row hangs from a line of its own, tied to the bridge
-                last = self.left + INDENT + (len(row) - 1) * (self.box + GAP) + DROP
-                layout.wires.append(Wire(self.left, bus, self.left, bottom + 1, "bridge"))
-                bus = bottom + 1
-                layout.wires.append(Wire(self.left, bus, last, bus, "bridge"))
-            bottom = self._place_row(layout, row, bus)
-        return bottom, self.left + bridge - 1
+    def _items(
+        self, boxes: Sequence[Box], links: Sequence[int], host_of: dict[str, str], width: int
+    ) -> tuple[list[Item], list[Edge]]:
+        """Boxes as items, those that hang from a bridge alone inside of it; the other links."""
+        own = {box.name: box for box in boxes}
+        degree: Counter[str] = Counter()
+        for index in links:
+            link = self.scene.links[index]
+            degree.update((link.a.box, link.b.box))
+        hanging: dict[str, list[Hanging]] = {}
+        hung: set[str] = set()
+        edges: list[Edge] = []
+        for index in links:
+            link = self.scene.links[index]
+            for one, other in ((link.a.box, link.b.box), (link.b.box, link.a.box)):
+                bridge, leaf = own.get(one), own.get(other)
+                if (
+                    bridge is not None
+                    and leaf is not None
+                    and bridge.kind == "bridge"
+                    and leaf.kind in ("namespace", "router")
+                    and degree[other] == 1
+                    and not far_plug(link, one).nat
+                ):
+                    hanging.setdefault(one, []).append(Hanging(leaf, link, index))
+                    hung.add(other)
+                    break
+            else:
+                ends = [p if p in own else _frame(host_of[p]) for p in (link.a.box, link.b.box)]
+                edges.append((ends[0], ends[1], index))
+        items: list[Item] = []
+        for box in boxes:
+            if box.name in hung:
+                continue
+            if box.kind in ("bridge", "segment"):
+                item: Item = BridgeItem(
+                    box.name,
+                    box=box,
+                    hanging=hanging.get(box.name, []),
+                    room=width,
+                    limit=self.columns,
+                )
+                item.first = box.kind == "segment"
+            elif box.kind == "door":
+                item = DoorItem(box.name, box=box, first=True)
+            else:
+                item = BoxItem(box.name, box=box, first=box.kind == "outside")
+            item.fit()
+            items.append(item)
+        return items, edges
 
-    def _place_row(self, layout: Layout, row: range, bus: int) -> int:
-        top = bus + (1 if self.dense else 2)
-        height = max(len(self.contents[i]) for i in row) + 2
-        for place, i in enumerate(row):
-            attachment = self.network.attachments[i]
-            x = self.left + INDENT + place * (self.box + GAP)
-            cable = x + DROP
-            layout.wires.append(Wire(cable, bus, cable, top, "cable", attachment.up))
-            if not self.dense:
-                name = attachment.host_name if attachment.up else "down"
-                label = _clip(name, self.box - DROP - 2)
-                layout.labels.append(Label(cable + 2, bus + 1, label, "cable"))
-            title = _clip(attachment.container, self.box - DROP - 5)
-            frame = Frame(x, top, self.box, height, "container", title, DROP + 1, up=attachment.up)
-            layout.frames.append(frame)
-            for number, line in enumerate(self.contents[i], start=1):
-                text = _clip(line, self.box - 4)
-                layout.labels.append(Label(x + 2, top + number, text, "address"))
-        return top + height - 1
+    def _host(
+        self, host: str, boxes: Sequence[Box], links: Sequence[int], outer: Sequence[int]
+    ) -> Item:
+        """A host's frame around its picture; links from outside end at the doors."""
+        width = self.width - 2 * MARGIN - 2
+        items, edges = self._items(boxes, links, dict.fromkeys((b.name for b in boxes), ""), width)
+        doors = {item.name: item for item in items if isinstance(item, DoorItem)}
+        for index in outer:
+            link = self.scene.links[index]
+            for plug in (link.a, link.b):
+                if plug.box in doors:
+                    door = doors[plug.box]
+                    door.outer.append(make_pin(link, index, plug.box, below=True))
+                    door.settle()
+                    door.fit()
+        content = self._group(items, edges, width)
+        ends = tuple(door.x + door.width for door in doors.values())
+        frame = HostItem(_frame(host), title=f"host {host}", content=content, doors=ends)
+        for door in doors.values():
+            for pin in door.outer:
+                frame.top.append(replace(pin, x=pin.x + door.x + frame.margin))
+        frame.fit()
+        return frame
+
+    def _group(self, items: Sequence[Item], edges: Sequence[Edge], width: int) -> Layout:
+        """Groups that hang together side by side, in rows; those with doors as one, on top."""
+        by_name = {item.name: item for item in items}
+        groups = find_components(list(by_name), edges)
+        doors = [g for g in groups if any(isinstance(by_name[name], DoorItem) for name in g)]
+        rest = [g for g in groups if g not in doors]
+        if doors:
+            groups = [[name for group in doors for name in group], *rest]
+        out = Layout()
+        x = y = bottom = 0
+        for number, group in enumerate(groups):
+            own = [by_name[name] for name in group]
+            names = set(group)
+            inside = [edge for edge in edges if edge[0] in names]
+            part = self._part(own, inside, width)
+            below_doors = bool(doors) and number == 1
+            if x and (x + part.width > width or below_doors):
+                x, y = 0, bottom + 1
+            out.place(part, x, y)
+            for item in own:
+                item.x, item.y = item.x + x, item.y + y
+            bottom = max(bottom, y + part.height)
+            x += part.width + 2
+            out.width = max(out.width, x - 2)
+        out.height = bottom
+        return out
+
+    def _part(self, items: list[Item], edges: list[Edge], width: int) -> Layout:
+        links = {index: self.scene.links[index] for _, _, index in edges}
+        way = _find_way(items, edges)
+        if way is not None:
+            return arrange_way(*way, links, width)
+        return arrange(items, edges, links, width)
 
 
-def _starts(attachments: Sequence[AttachmentScene], columns: int) -> range:
-    return range(0, len(attachments), max(columns, 1))
+def _frame(host: str) -> str:
+    """The name of a host's item, which no box has."""
+    return f"host {host}"
 
 
-def _heading(network: NetworkScene) -> list[str]:
-    """The words of a bridge, shortest form of each fact."""
-    device = network.bridge if network.driver == "bridge" else network.driver
-    if network.driver != "bridge" and network.bridge:
-        device = f"{network.driver} on {network.bridge}"
-    words = [device, *(str(gateway) for gateway in network.gateways)]
-    if network.mtu:
-        words.append(f"mtu {network.mtu}")
-    if network.internal:
-        words.append("internal")
-    if not network.attachments:
-        words.append("no containers")
-    return [word for word in words if word]
-
-
-def _wrap(words: Sequence[str], width: int) -> list[str]:
-    lines: list[str] = []
-    for word in words:
-        if lines and len(lines[-1]) + 2 + len(word) <= width:
-            lines[-1] += "  " + word
-        else:
-            lines.append(_clip(word, width))
-    return lines or [""]
-
-
-def _describe(
-    attachment: AttachmentScene,
-    network: NetworkScene,
-    shared: dict[str, tuple[str, ...]],
-    *,
-    dense: bool,
-    macs: bool,
-) -> list[str]:
-    """The lines inside a container's box."""
-    if dense:
-        lines = [str(address.ip) for address in attachment.addresses]
-    else:
-        lines = [attachment.ifname, *(str(address) for address in attachment.addresses)]
-        first = " ".join(lines[:2])
-        lines = [first, *(" " * (len(attachment.ifname) + 1) + line for line in lines[2:])]
-    if macs and attachment.mac:
-        lines.append(attachment.mac)
-    lines.extend(_publications(attachment.ports))
-    others = [name for name in shared[attachment.container] if name != network.name]
-    if others:
-        lines.append(f"also on {', '.join(others)}")
-    return lines
-
-
-def _publications(ports: Sequence[Port]) -> Iterator[str]:
-    for port in ports:
-        host = "" if port.host_ip is None else str(port.host_ip)
-        host = f"[{host}]" if ":" in host else host
-        yield f"{host}:{port.host_port} → {port.container_port}/{port.protocol}"
+def _find_way(items: Iterable[Item], edges: Sequence[Edge]) -> tuple[list[Item], list[Edge]] | None:
+    """The items one after the other where they form a way without branches, else None."""
+    by_name = {item.name: item for item in items}
+    at: dict[str, list[Edge]] = {name: [] for name in by_name}
+    for edge in edges:
+        at[edge[0]].append(edge)
+        at[edge[1]].append(edge)
+    plain = all(isinstance(item, BoxItem) and not item.first for item in by_name.values())
+    ends = [name for name, mine in at.items() if len(mine) == 1]
+    if not plain or len(ends) != 2 or len(edges) != len(by_name) - 1 or len(by_name) < 2:
+        return None
+    if any(len(mine) > 2 for mine in at.values()):
+        return None
+    name, order, used = ends[0], [by_name[ends[0]]], list[Edge]()
+    while len(order) < len(by_name):
+        edge = next(edge for edge in at[name] if not used or edge[2] != used[-1][2])
+        other = edge[1] if edge[0] == name else edge[0]
+        used.append((name, other, edge[2]))
+        order.append(by_name[other])
+        name = other
+    return order, used

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from netplug.draw import scene_of
 from netplug.errors import Conflict, KernelRefused, NotFound, UnsupportedError
 from netplug.fixtures import Topology, build, load, names, parse_topology
+from netplug.fixtures.observe import read_seen
 from netplug.fixtures.pytest_fixture import Lab, MakeLab
 from netplug.fixtures.running import netem_supported
 from netplug.kernel import batch
@@ -187,12 +189,12 @@ def test_errors_carry_the_kernels_explanation() -> None:
             good = batch.new_bridge("s", index=21)
             bad = batch.set_link(99, name="ghost", up=True)
             answers = batch.exchange(carrier, [good, bad, batch.set_link(21, name="s", mtu=1400)])
-            assert [a and a.errno for a in answers] == [None, 19, None], "later ones are tried"
+            assert [answer.errno for answer in answers] == [0, 19, 0], "later ones are tried"
             with pytest.raises(KernelRefused, match="link ghost cannot be changed: No such device"):
                 batch.send(carrier, [bad])
             unknown = batch.new_loss(1, name="lo", percent=1.0)
             answer = batch.exchange(carrier, [unknown])[0]
-            assert answer is None or "qdisc" in answer.text
+            assert answer.errno == 0 or "qdisc" in answer.text
     finally:
         os.close(fd)
 
@@ -240,3 +242,21 @@ def test_fifty_nodes(topology: MakeLab, tmp_path: Path) -> None:
         lab = Lab(running, {}, None)  # type: ignore[arg-type]
         assert reaches(lab, "h0", "h49")
         assert reaches(lab, "h49", "h25")
+
+
+def test_what_became_of_a_topology_is_read_from_the_kernel(topology: MakeLab) -> None:
+    running = topology("two-routers").running
+    assert scene_of(running.topology, read_seen(running)) == scene_of(running.topology)
+    running.set_link("r1", "r2", up=False)
+    running.set_link("right", "r2", mtu=1300)
+    scene = scene_of(running.topology, read_seen(running))
+    assert {(link.a.box, link.b.box): (link.up, link.note) for link in scene.links} == {
+        ("r1", "left"): (True, ""),
+        ("r1", "r2"): (False, "mtu 1400"),
+        ("r2", "right"): (True, "mtu 1300"),
+    }
+
+
+def test_ports_of_switches_are_read_too(topology: MakeLab) -> None:
+    running = topology("switch-tree").running
+    assert scene_of(running.topology, read_seen(running)) == scene_of(running.topology)
