@@ -1,9 +1,9 @@
-"""Writes those tables of docs/*.md that repeat what the code says: keys, defaults, errors.
+"""Writes what docs/*.md repeat of the code: tables of keys, defaults, errors; the commands.
 
-    python docs/reference.py            rewrites the tables
+    python docs/reference.py            rewrites it
     python docs/reference.py --check    says which are out of date, and ends with status 1
 
-A table stands between `<!-- generated: NAME -->` and `<!-- end -->`. Names, defaults, codes and
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. Names, defaults, codes and
 (for drivers) types are read from the code; what a key means is said in keys.toml. A key of the
 code without a meaning is an error, and so is a meaning without a key.
 """
@@ -19,10 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from commands import render_commands
+from tables import render_table
+
 from netplug import errors
 from netplug.cni import schema
-from netplug.config import describe_type, option_fields
 from netplug.errors import NetplugError
+from netplug.options import describe_type, option_fields
 from netplug.plugins import get_driver
 
 FOLDER = Path(__file__).parent
@@ -32,13 +35,6 @@ ERROR = re.compile(r"^ *[|` -]*(\w+) +(\d+) +(\d) *(.*)$", re.MULTILINE)
 EXIT_STATUS = re.compile(r"(\d) ([^;.]+)")
 
 Words = Mapping[str, Any]  # one section of keys.toml
-
-
-def render_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
-    lines = [heads, ["---"] * len(heads), *rows]
-    cells = ((cell.replace("|", "\\|") for cell in line) for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def check_keys(section: str, known: Iterable[str], words: Words) -> None:
@@ -124,6 +120,7 @@ def make_tables() -> dict[str, Callable[[], str]]:
         return lambda: schema_table(section, nested[section], words[section])
 
     return {
+        "commands": render_commands,
         "driver bridge": lambda: driver_table("bridge", words["driver bridge"]),
         "errors": error_table,
         "exit status": exit_status_table,
@@ -147,7 +144,7 @@ def main(arguments: list[str]) -> int:
         if "--check" not in arguments:
             path.write_text(fresh)
     verb = "out of date" if "--check" in arguments else "rewritten"
-    print("\n".join(f"{name}: {verb}" for name in stale) or "every table is up to date")
+    print("\n".join(f"{name}: {verb}" for name in stale) or "everything is up to date")
     return int(bool(stale) and "--check" in arguments)
 
 

@@ -119,6 +119,13 @@ class _Node:
             raise _refuse(self.key(name), value, "it must be text", "put it into quotes")
         return value.strip() or None if value else None
 
+    def required(self, name: str, why: str, hint: str) -> str:
+        """The text; ConfigError with `why` and `hint` where it is absent."""
+        text = self.text(name)
+        if text is None:
+            raise ConfigError(f"{self.key(name)} is missing", why, hint)
+        return text
+
     def items(self, name: str) -> list[Any]:
         value = self.value.get(name)
         if value is not None and not isinstance(value, list):
@@ -202,13 +209,9 @@ def _range_sets(value: Sequence[Any], path: str) -> list[list[tuple[str, Range]]
 
 
 def _range(node: _Node) -> Range:
-    text = node.text("subnet")
-    if text is None:
-        raise ConfigError(
-            f"{node.key('subnet')} is missing",
-            "a range lies in a subnet",
-            'add "subnet": "10.1.0.0/24", for example',
-        )
+    text = node.required(
+        "subnet", "a range lies in a subnet", 'add "subnet": "10.1.0.0/24", for example'
+    )
     subnet = _network(text, node.key("subnet"))
     unspecified = subnet.network_address.is_unspecified  # 0.0.0.0/8 is "this network" (RFC 791)
     if subnet.is_multicast or subnet.is_loopback or unspecified:
@@ -289,13 +292,9 @@ def _exclude(node: _Node, subnet: IPNetwork) -> tuple[IPNetwork, ...]:
 
 def _route(node: _Node) -> Route:
     """Host bits of `dst` are dropped, and 0 means absent for mtu, advmss, priority (CNI 1.1)."""
-    text = node.text("dst")
-    if text is None:
-        raise ConfigError(
-            f"{node.key('dst')} is missing",
-            "a route needs a destination",
-            'write "dst": "0.0.0.0/0" for the default route',
-        )
+    text = node.required(
+        "dst", "a route needs a destination", 'write "dst": "0.0.0.0/0" for the default route'
+    )
     dst, gw = _network(text, node.key("dst"), strict=False), node.address("gw")
     if gw is not None and gw.version != dst.version:
         raise _refuse(

@@ -175,7 +175,7 @@ def netem_supported() -> bool:
     try:
         with netlink_socket(fd, socket.NETLINK_ROUTE) as carrier:
             request = batch.new_loss(LO_INDEX, name="lo", percent=1.0)
-            return batch.exchange(carrier, [request])[0].errno == 0
+            return batch.exchange(carrier, [request]) == [None]
     finally:
         os.close(fd)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -178,6 +179,16 @@ COMMANDS = {
     "queues": "tc -j qdisc",
     "nft": "nft -j list ruleset",
 }
+
+
+def settle(*hosts: Host) -> None:
+    """Until duplicate address detection has ended; only then all routes to an address exist.
+
+    An address waits as long as its link has no carrier, even one without that detection.
+    """
+    for host in hosts:
+        while host.run("ip -o -6 addr show tentative"):
+            time.sleep(0.02)
 
 
 def dump(host: Host) -> dict[str, Any]:

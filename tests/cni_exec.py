@@ -34,6 +34,22 @@ PATIENCE = 60  # seconds for one plugin
 Json = dict[str, Any]
 
 
+def dual_stack_network(**keys: Any) -> Json:
+    """`lan`: a gateway, masquerading and every capability, leasing from both families."""
+    plugin = {
+        "type": "netplug",
+        "bridge": "br0",
+        "isDefaultGateway": True,
+        "ipMasq": True,
+        "capabilities": {"portMappings": True, "bandwidth": True},
+        "ipam": {
+            "type": "netplug",
+            "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
+        },
+    }
+    return {"cniVersion": "1.1.0", "name": "lan", "plugins": [plugin | keys]}
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a plugin said: stdout, exit status, log."""

@@ -1,9 +1,8 @@
 """What every test relies on: namespaces of its own, and proof that nothing is left in them.
 
-The whole run lives in private network and mount namespaces (tests/sandbox.sh), so tests use
-the real paths (/run/netns, /var/lib/netplug, /etc/cni/net.d). A bare `pytest` enters them by
-itself. Tests below tests/netns and tests/engines get the marker of their folder, and each of
-them must leave the sandbox as it found it.
+The whole run lives in private network and mount namespaces (sandboxes.py), so tests use the real
+paths (/run/netns, /var/lib/netplug, /etc/cni/net.d). Tests below tests/netns and tests/engines get
+the marker of their folder, and each of them must leave the sandbox as it found it.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,62 +18,46 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import sandboxes
+from hypothesis import HealthCheck, settings
 from residue import Snapshot, take_snapshot
+from sandboxes import SUITES, in_sandbox, is_worker, suite_of
 
 from netplug.kernel import namespaces
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
-SANDBOX = HERE / "sandbox.sh"
-SUITES = ("unit", "golden", "netns", "engines", "docs", "")
 SETTLE = 3.0  # seconds; the kernel ends namespaces, and with them their links, in the background
+# How long an example takes says nothing where other tests want the same processor.
+settings.register_profile(
+    "suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 _numbers = count(1)
 _named: set[str] = set()  # residue that a test was already blamed for
 
 
-def in_sandbox() -> bool:
-    return os.environ.get("NETPLUG_SANDBOX") == os.readlink("/proc/self/ns/net")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Runs this very pytest command again inside the sandbox, where it can be had."""
-    if in_sandbox():
-        return
-    probe = subprocess.run([SANDBOX, "true"], capture_output=True, text=True, check=False)
-    if probe.returncode:
-        print(f"{probe.stderr}tests that need namespaces are skipped", file=sys.stderr)
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.chdir(config.invocation_params.dir)
-    again = [sys.executable, "-m", "pytest", *map(str, config.invocation_params.args)]
-    os.execv(SANDBOX, [str(SANDBOX), *again])
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.register(sandboxes)
     parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks tests by their folder, puts the fast suites first, leaves out the long tests."""
+    """Marks tests by their folder, puts them in order, leaves out the long tests.
+
+    The fast suites come first; among workers last, where they fill up what the slow ones leave.
+    """
     for item in items:
         if (suite := suite_of(item.nodeid)) in ("netns", "engines"):
             item.add_marker(suite)
             if not in_sandbox():
                 item.add_marker(pytest.mark.skip(reason="namespaces cannot be had here"))
-    items.sort(key=lambda item: SUITES.index(suite_of(item.nodeid)))
+    items.sort(key=lambda item: SUITES.index(suite_of(item.nodeid)), reverse=is_worker(config))
     if not config.getoption("--long") and "long" not in config.getoption("-m"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
-
-
-def suite_of(nodeid: str) -> str:
-    """The folder of a test below tests/, "" where there is none."""
-    parts = nodeid.partition("::")[0].split("/")
-    return parts[1] if len(parts) > 2 and parts[1] in SUITES else ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,12 +8,12 @@ last of them wins; addresses accumulate; for bandwidth the configuration beats t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address
 from typing import Any, Literal, TypeVar
 
 from netplug.cni.golang import parse_cidr, parse_ip, parse_mac
 from netplug.cni.protocol import Request
 from netplug.cni.reader import Reader, join
+from netplug.cni.resolver import parse_runtime_dns
 from netplug.cni.schema import BANDWIDTH
 from netplug.errors import NetplugError
 from netplug.model import (
@@ -67,7 +67,7 @@ def parse_attachment(
         ports=field(lambda: parse_ports(runtime), ()),
         bandwidth=field(lambda: parse_bandwidth(config, runtime), Bandwidth()),
         aliases=field(lambda: parse_aliases(runtime, network.name), ()),
-        dns=field(lambda: parse_runtime_dns(runtime), Dns()),
+        dns=field(lambda: parse_runtime_dns(runtime, _RUNTIME), Dns()),
         via=via,
     )
 
@@ -208,19 +208,6 @@ def parse_aliases(runtime: Mapping[str, Any], network: str) -> tuple[str, ...]:
     if isinstance(aliases, dict):
         return _unique(_RUNTIME.texts(aliases, network, "aliases"))
     return _unique(_RUNTIME.texts(runtime, "aliases"))
-
-
-def parse_runtime_dns(runtime: Mapping[str, Any]) -> Dns:
-    """Resolver settings that override those of the network; keys differ from those of `dns`."""
-    dns = _RUNTIME.mapping(runtime.get("dns", {}), "dns")
-    servers = _RUNTIME.texts(dns, "servers", "dns")
-    for index, server in enumerate(servers):
-        _RUNTIME.parse(ip_address, server, f"dns.servers[{index}]")
-    return Dns(
-        nameservers=servers,
-        search=_RUNTIME.texts(dns, "searches", "dns"),
-        options=_RUNTIME.texts(dns, "options", "dns"),
-    )
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from netplug import __version__
 from netplug.cni.golang import fold, parse_cidr, parse_ip, parse_network_address
 from netplug.cni.reader import Reader
+from netplug.cni.resolver import parse_dns
 from netplug.cni.schema import RESULT
 from netplug.cni.versions import CURRENT, SUPPORTED, family, require_supported
 from netplug.errors import NetplugError, VersionError
@@ -162,7 +163,7 @@ def parse_result(value: Any, version: str, *, where: str = "result") -> Result:
             for path, item in reader.items(value, "ips", "")
         ),
         routes=_parse_routes(value, reader, ""),
-        dns=_parse_dns(value, reader),
+        dns=parse_dns(value, reader),
     )
 
 
@@ -180,7 +181,7 @@ def _parse_old(value: Mapping[str, Any], reader: Reader) -> Result:
             )
         )
         routes.extend(_parse_routes(entry, reader, key))
-    return Result(ips=tuple(ips), routes=tuple(routes), dns=_parse_dns(value, reader))
+    return Result(ips=tuple(ips), routes=tuple(routes), dns=parse_dns(value, reader))
 
 
 def _parse_interface(entry: Mapping[str, Any], reader: Reader, path: str) -> Interface:
@@ -222,16 +223,6 @@ def _parse_routes(value: Mapping[str, Any], reader: Reader, at: str) -> tuple[Ro
             )
         )
     return tuple(routes)
-
-
-def _parse_dns(value: Mapping[str, Any], reader: Reader) -> Dns:
-    dns = reader.mapping(value.get("dns", {}), "dns")
-    return Dns(
-        nameservers=reader.texts(dns, "nameservers", "dns"),
-        domain=reader.text(dns, "domain", "dns"),
-        search=reader.texts(dns, "search", "dns"),
-        options=reader.texts(dns, "options", "dns"),
-    )
 
 
 # --- the other documents

@@ -16,7 +16,6 @@ from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
 from netplug.config import (
-    Memory,
     demand_allowed_sysctls,
     driver_name,
     lasting,
@@ -38,6 +37,7 @@ from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.networks import is_ours
+from netplug.options import Memory
 from netplug.state import Record, State
 from netplug.statefile import is_damage, set_aside
 

@@ -10,19 +10,25 @@ import errno
 import functools
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 
-from netplug.errors import Conflict, KernelRefused
+from netplug.errors import KernelRefused
 from netplug.firewall.intent import Accept, Base, Intent, Publish, SpoofGuard
 from netplug.firewall.nft_accept import ForeignChains
 from netplug.firewall.nft_elements import (
     Element,
     Elements,
     compute_elements,
-    element_text,
     pack_element,
     possible_elements,
     scope_of,
+)
+from netplug.firewall.nft_held import (
+    Held,
+    by_set,
+    check_conflicts,
+    element_words,
+    found_under,
+    refused,
 )
 from netplug.firewall.nft_layout import (
     FAMILIES,
@@ -39,7 +45,7 @@ from netplug.firewall.nft_memory import Memory
 from netplug.kernel import nftables as nf
 from netplug.kernel.conntrack import flush_udp
 from netplug.kernel.netlink import Refusal
-from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply
+from netplug.kernel.nfnetlink import Message, Nfnetlink
 from netplug.kernel.xtables import legacy_filter_loaded
 
 TAKEN = (errno.EEXIST, errno.EBUSY)  # EBUSY: the key with other data, before Linux 6.2
@@ -50,29 +56,6 @@ OWNED_SETS: dict[Scope, tuple[str, ...]] = {
     "bridge": ("guarded", "macs"),
 }
 REPAIR = "somebody flushed the firewall: run netplug repair"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """One element of an intent and what the kernel holds under its key."""
-
-    element: Element
-    wanted: tuple[nf.RawElement, ...]
-    found: tuple[nf.RawElement | None, ...]
-
-    @property
-    def equal(self) -> bool:
-        return all(
-            f is not None and (f.key, f.end, f.data) == (w.key, w.end, w.data)
-            for w, f in zip(self.wanted, self.found, strict=True)
-        )
-
-    @property
-    def ours(self) -> bool:
-        """Present, and either shared by intent or marked with the same owner."""
-        if not self.element.comment.startswith(OWNER):
-            return self.equal
-        return self.found[0] is not None and self.found[0].comment == self.element.comment
 
 
 class NftFirewall:
@@ -217,7 +200,7 @@ class NftFirewall:
             hint = ""
             if refusals[0].errno in TAKEN:
                 hint = f"another layout is in the way: nft delete table {table}; netplug repair"
-            raise _refused(f"nf_tables refuses table {table}", refusals[0], hint)
+            raise refused(f"nf_tables refuses table {table}", refusals[0], hint)
         return True
 
     # -- elements --------------------------------------------------------------------------
@@ -233,7 +216,7 @@ class NftFirewall:
         ]
         answers = iter(self._link.ask(questions))
         return [
-            Held(element, raws, tuple(_found(raw, next(answers)) for raw in raws))
+            Held(element, raws, tuple(found_under(raw, next(answers)) for raw in raws))
             for element, raws in wanted
         ]
 
@@ -245,8 +228,8 @@ class NftFirewall:
         surplus = [h.element for h in held if h.element not in wanted and h.equal]
         if not any(h.found[0] for h in held):
             return None
-        words = [f"{e.set} lacks {_element_words(scope, e)}" for e in lacking]
-        words += [f"{e.set} has {_element_words(scope, e)}" for e in surplus]
+        words = [f"{e.set} lacks {element_words(scope, e)}" for e in lacking]
+        words += [f"{e.set} has {element_words(scope, e)}" for e in surplus]
         return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
     def _apply_shared(self, intent: Elements) -> bool:
@@ -282,7 +265,7 @@ class NftFirewall:
             held = self._read(scope, elements)
             if refusals[0].errno == errno.ENOENT and not replaced:
                 break
-            _check_conflicts(intent, held)
+            check_conflicts(intent, held)
             pending = [h for h in held if not h.equal]
             replaced = [h for h in pending if h.found[0] is not None]
         raise self._element_refusal(scope, refusals[0])
@@ -302,7 +285,7 @@ class NftFirewall:
         self, scope: Scope, held: Sequence[Held], *, exclusive: bool = False
     ) -> list[Message]:
         batch: list[Message] = []
-        for name, raws in _by_set(held).items():
+        for name, raws in by_set(held).items():
             batch += nf.add_elements(
                 FAMILIES[scope], TABLE, name, elements=raws, exclusive=exclusive
             )
@@ -310,7 +293,7 @@ class NftFirewall:
 
     def _deletions(self, scope: Scope, held: Sequence[Held]) -> list[Message]:
         batch: list[Message] = []
-        for name, raws in _by_set(held).items():
+        for name, raws in by_set(held).items():
             batch += nf.delete_elements(FAMILIES[scope], TABLE, name, raws)
         return batch
 
@@ -334,13 +317,13 @@ class NftFirewall:
         if refusals and gone and refusals[0].errno == errno.ENOENT:
             return True
         if refusals:
-            raise _refused("nf_tables refuses a change", refusals[0])
+            raise refused("nf_tables refuses a change", refusals[0])
         return False
 
     def _element_refusal(self, scope: Scope, refusal: Refusal) -> KernelRefused:
         hint = REPAIR if refusal.errno == errno.ENOENT else ""
         table = f"{WORDS[scope]} {TABLE}"
-        return _refused(f"nf_tables refuses elements of table {table}", refusal, hint)
+        return refused(f"nf_tables refuses elements of table {table}", refusal, hint)
 
 
 @functools.cache
@@ -359,58 +342,3 @@ def _base_batch(scope: Scope) -> tuple[Message, ...]:
         for rule in layout.rules
     ]
     return tuple(batch)
-
-
-def _refused(what: str, refusal: Refusal, hint: str = "") -> KernelRefused:
-    return KernelRefused(what, refusal.words, hint, errno=refusal.errno)
-
-
-def _found(wanted: nf.RawElement, answer: Reply | Refusal) -> nf.RawElement | None:
-    """The element under that very key; an interval set answers with the range around it."""
-    if isinstance(answer, Refusal):
-        if answer.errno == errno.ENOENT:
-            return None
-        raise _refused("nf_tables does not tell an element", answer)
-    found = nf.read_elements(answer)
-    same = (e for e in found if (e.key, e.end, e.flags) == (wanted.key, wanted.end, wanted.flags))
-    return next(same, None)
-
-
-def _by_set(held: Sequence[Held]) -> dict[str, list[nf.RawElement]]:
-    grouped: dict[str, list[nf.RawElement]] = {}
-    for item in held:
-        grouped.setdefault(item.element.set, []).extend(item.wanted)
-    return grouped
-
-
-def _element_words(scope: Scope, element: Element) -> str:
-    return element_text(LAYOUTS[scope], Element(element.set, element.key, element.data))
-
-
-def _check_conflicts(intent: Publish | SpoofGuard, held: Sequence[Held]) -> None:
-    """Raises Conflict for the first key that somebody else holds, or that is asked for twice."""
-    seen: set[tuple[object, ...]] = set()
-    for item in held:
-        key = (item.element.set, *item.element.key)
-        name = _key_words(item.element)
-        if key in seen:
-            raise Conflict(
-                f"{name} is published twice", "one port leads to one place", "remove one of the two"
-            )
-        seen.add(key)
-        if item.found[0] is not None and not item.ours:
-            holder = item.found[0].comment or "somebody without a mark"
-            raise Conflict(
-                f"{name} is taken",
-                f"table {WORDS[scope_of(intent)]} {TABLE} maps it for {holder}",
-                "choose another host port, or disconnect who holds it",
-            )
-
-
-def _key_words(element: Element) -> str:
-    if element.set == "publish_ip":
-        address, protocol, port = element.key
-        return f"port {port}/{protocol} of {address}"
-    if element.set == "publish_any":
-        return "port {1}/{0}".format(*element.key)
-    return f"device {element.key[0]}"

@@ -25,6 +25,23 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import sched_netem, tcmsg
 
 from netplug.errors import KernelRefused
+from netplug.kernel.netlink import (
+    HEADER,
+    NETLINK_CAP_ACK,
+    NETLINK_EXT_ACK,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    SOL_NETLINK,
+    Refusal,
+    each_attribute,
+    each_message,
+    read_refusal,
+)
 from netplug.model import IPAddress, IPInterface, IPNetwork
 
 # lo is 1; the fallback devices of tunnel modules (tunl0, sit0, ip6tnl0, ...) follow it where
@@ -33,13 +50,10 @@ FIRST_INDEX = 21
 LO_INDEX = 1
 
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWQDISC = 16, 18, 20, 24, 36
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200
 CHANGE = NLM_F_REQUEST | NLM_F_ACK
 CREATE = CHANGE | NLM_F_CREATE | NLM_F_EXCL
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
-NLMSG_ERROR, NLMSG_DONE, NLMSGERR_ATTR_MSG = 2, 3, 1
 IFLA_OPERSTATE, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS, IF_OPER_UP = 16, 29, 8, 6
+IFINFOMSG = 16  # bytes of a link before its attributes
 IFF_UP, IFA_F_NODAD = 0x1, 0x02
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST, RT_SCOPE_LINK = 254, 4, 1, 253
 TC_H_ROOT = 0xFFFFFFFF
@@ -55,14 +69,6 @@ class Request:
 
     what: str
     data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The kernel's word on one request: errno (0 is yes) and its explanation, often empty."""
-
-    errno: int
-    text: str = ""
 
 
 def _request(what: str, message: nlmsg, kind: int, flags: int) -> Request:
@@ -205,19 +211,19 @@ def send(carrier: socket.socket, requests: Iterable[Request]) -> None:
     closing the namespace.
     """
     pending = list(requests)
-    for request, answer in zip(pending, exchange(carrier, pending), strict=True):
-        if answer.errno:
-            why = os.strerror(answer.errno)
-            if answer.text:
-                why = f"{why} ({answer.text})"
-            raise KernelRefused(request.what, why, errno=answer.errno)
+    for request, refusal in zip(pending, exchange(carrier, pending), strict=True):
+        if refusal is not None:
+            why = os.strerror(refusal.errno)
+            if refusal.text:
+                why = f"{why} ({refusal.text})"
+            raise KernelRefused(request.what, why, errno=refusal.errno)
 
 
-def exchange(carrier: socket.socket, requests: Sequence[Request]) -> list[Answer]:
-    """One answer for each request, in their order."""
+def exchange(carrier: socket.socket, requests: Sequence[Request]) -> list[Refusal | None]:
+    """One answer for each request, in their order; None is yes."""
     carrier.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # answers without a copy of the request
     carrier.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Refusal | None] = {}
     for start in range(0, len(requests), IN_FLIGHT):
         chunk = requests[start : start + IN_FLIGHT]
         carrier.send(b"".join(_numbered(r.data, start + i) for i, r in enumerate(chunk)))
@@ -231,33 +237,10 @@ def _numbered(data: bytes, sequence: int) -> bytes:
     return data[:8] + struct.pack("=I", sequence) + data[12:] + bytes(-len(data) & 3)
 
 
-def _parse_answers(data: bytes) -> Iterator[tuple[int, Answer]]:
-    offset = 0
-    while offset < len(data):
-        length, kind, flags, sequence = struct.unpack_from("=IHHI", data, offset)
+def _parse_answers(data: bytes) -> Iterator[tuple[int, Refusal | None]]:
+    for kind, flags, sequence, body in each_message(data):
         if kind == NLMSG_ERROR:
-            (code,) = struct.unpack_from("=i", data, offset + 16)
-            text = _explanation(data[offset : offset + length], flags)
-            yield sequence, Answer(-code, text)
-        offset += (length + 3) & ~3
-
-
-def _explanation(answer: bytes, flags: int) -> str:
-    """The extended acknowledgement's text: after nlmsghdr, the error and the request's header."""
-    if not flags & NLM_F_ACK_TLVS:
-        return ""
-    offset = 36
-    if not flags & NLM_F_CAPPED:  # the whole request comes back with an error
-        (copied,) = struct.unpack_from("=I", answer, 20)
-        offset = 20 + ((copied + 3) & ~3)
-    while offset + 4 <= len(answer):
-        length, kind = struct.unpack_from("=HH", answer, offset)
-        if length < 4:
-            break
-        if kind == NLMSGERR_ATTR_MSG:
-            return answer[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += (length + 3) & ~3
-    return ""
+            yield sequence, read_refusal(flags, body)
 
 
 def read_operational(carrier: socket.socket) -> set[int]:
@@ -268,28 +251,16 @@ def read_operational(carrier: socket.socket) -> set[int]:
     """
     body = struct.pack("=BxHiIIHHI", 0, 0, 0, 0, 0, 8, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
     flags = NLM_F_REQUEST | NLM_F_DUMP
-    carrier.send(struct.pack("=IHHII", 16 + len(body), RTM_GETLINK, flags, 0, 0) + body)
+    carrier.send(HEADER.pack(HEADER.size + len(body), RTM_GETLINK, flags, 0, 0) + body)
     found: set[int] = set()
     while True:
-        data = carrier.recv(1 << 17)
-        offset = 0
-        while offset < len(data):
-            length, kind = struct.unpack_from("=IH", data, offset)
+        for kind, answer_flags, _, link in each_message(carrier.recv(1 << 17)):
             if kind == NLMSG_DONE:
                 return found
-            if kind == NLMSG_ERROR:
-                (code,) = struct.unpack_from("=i", data, offset + 16)
-                raise KernelRefused("the links cannot be listed", os.strerror(-code), errno=-code)
-            (index,) = struct.unpack_from("=i", data, offset + 20)
-            if _is_operational(data, offset + 32, offset + length):
+            if kind == NLMSG_ERROR and (refusal := read_refusal(answer_flags, link)):
+                raise KernelRefused(
+                    "the links cannot be listed", refusal.words, errno=refusal.errno
+                )
+            (index,) = struct.unpack_from("=i", link, 4)
+            if (IFLA_OPERSTATE, bytes((IF_OPER_UP,))) in each_attribute(link, IFINFOMSG):
                 found.add(index)
-            offset += (length + 3) & ~3
-
-
-def _is_operational(data: bytes, offset: int, end: int) -> bool:
-    while offset + 4 <= end:
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if kind == IFLA_OPERSTATE:
-            return data[offset + 4] == IF_OPER_UP
-        offset += (length + 3) & ~3
-    return False

@@ -103,6 +103,8 @@ def read_refusal(flags: int, body: bytes) -> Refusal | None:
         return None
     words = ""
     if flags & NLM_F_ACK_TLVS:
-        start = 20 if flags & NLM_F_CAPPED else 4 + struct.unpack_from("=I", body, 4)[0]
+        # After the errno: the header of the request, or all of it, padded.
+        length: int = HEADER.size if flags & NLM_F_CAPPED else struct.unpack_from("=I", body, 4)[0]
+        start = 4 + ((length + 3) & ~3)
         words = unpack_text(attributes(body, start).get(NLMSGERR_ATTR_MSG, b""))
     return Refusal(-1, errno, words)

@@ -11,29 +11,34 @@ import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from netplug.errors import Conflict, KernelRefused
 from netplug.kernel.namespaces import netlink_socket
+from netplug.kernel.netlink import (
+    HEADER,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attributes,
+    each_message,
+    read_refusal,
+)
 from netplug.model import Family, IPAddress, Protocol
 
 Request = tuple[Family, IPAddress | None, Protocol, int]  # host address None: every address
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_DUMP = 0x001, 0x300
 TCP_CLOSE, TCP_LISTEN = 7, 10  # a UDP socket that is bound and not connected is in CLOSE
 INET_DIAG_SKV6ONLY = 11
 
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _REQUEST = struct.Struct("=BBBxI HH 16s 16s I II")  # inet_diag_req_v2
 _ANSWER = struct.Struct(">4x H 2x 16s 16x")  # inet_diag_msg up to idiag_dst: network order
 _OWNER = struct.Struct("=4x 8x 12x II")  # its rest: idiag_if, cookie, ..., uid, inode
-_ATTRIBUTE = struct.Struct("=HH")
 _NO_COOKIE = 0xFFFF_FFFF
 
 _PROTOCOLS: dict[Protocol, tuple[int, int]] = {  # number, state of a socket that waits for peers
@@ -210,8 +215,8 @@ def _dump(
         _FAMILIES[family], number, 0, 1 << state,
         socket.htons(port), 0, b"", b"", 0, _NO_COOKIE, _NO_COOKIE,
     )  # fmt: skip
-    size, flags = _HEADER.size + len(body), NLM_F_REQUEST | NLM_F_DUMP
-    netlink.send(_HEADER.pack(size, SOCK_DIAG_BY_FAMILY, flags, 0, 0) + body)
+    size, flags = HEADER.size + len(body), NLM_F_REQUEST | NLM_F_DUMP
+    netlink.send(HEADER.pack(size, SOCK_DIAG_BY_FAMILY, flags, 0, 0) + body)
     for message in _messages(netlink, protocol):
         yield _parse_listener(message, protocol)
 
@@ -219,19 +224,14 @@ def _dump(
 def _messages(netlink: socket.socket, protocol: Protocol) -> Iterator[bytes]:
     """Payloads of one dump. NLMSG_DONE carries an error as NLMSG_ERROR does."""
     while True:
-        data = netlink.recv(1 << 16)
-        offset = 0
-        while offset < len(data):
-            size, kind, *_ = _HEADER.unpack_from(data, offset)
-            payload = data[offset + _HEADER.size : offset + size]
-            offset += size + 3 & ~3
+        for kind, _, _, payload in each_message(netlink.recv(1 << 16)):
             if kind not in (NLMSG_ERROR, NLMSG_DONE):
                 yield payload
                 continue
-            code = -int.from_bytes(payload[:4], sys.byteorder, signed=True) if payload else 0
-            if code and code != errno.ENOENT:  # ENOENT: no such protocol in this kernel
+            refusal = read_refusal(0, payload) if payload else None
+            if refusal and refusal.errno != errno.ENOENT:  # ENOENT: no such protocol in this kernel
                 raise KernelRefused(
-                    f"{protocol} sockets cannot be listed", os.strerror(code), errno=code
+                    f"{protocol} sockets cannot be listed", refusal.words, errno=refusal.errno
                 )
             return
 
@@ -248,10 +248,5 @@ def _parse_listener(message: bytes, protocol: Protocol) -> Listener:
 
 
 def _v6only(message: bytes) -> bool:
-    offset = _ANSWER.size + _OWNER.size
-    while offset + _ATTRIBUTE.size <= len(message):
-        size, kind = _ATTRIBUTE.unpack_from(message, offset)
-        if kind == INET_DIAG_SKV6ONLY:
-            return bool(message[offset + _ATTRIBUTE.size])
-        offset += max(size, _ATTRIBUTE.size) + 3 & ~3
-    return False
+    found = attributes(message, _ANSWER.size + _OWNER.size)
+    return any(found.get(INET_DIAG_SKV6ONLY, b""))

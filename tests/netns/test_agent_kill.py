@@ -29,7 +29,7 @@ from agents import (
     wait_for,
 )
 from attaching import Site, differing, dump
-from cni_exec import NOBODY, Answer, Json, Pod, Runtime, state_rows
+from cni_exec import NOBODY, Answer, Json, Pod, Runtime, dual_stack_network, state_rows
 
 from netplug.agent import protocol
 from netplug.agent.build import Settings, make_launcher
@@ -43,23 +43,7 @@ if TYPE_CHECKING:
     from conftest import Host
 
 BUSY, CONFLICT = 11, 102
-NETWORK: Json = {
-    "cniVersion": "1.1.0",
-    "name": "lan",
-    "plugins": [
-        {
-            "type": "netplug",
-            "bridge": "br0",
-            "isDefaultGateway": True,
-            "ipMasq": True,
-            "capabilities": {"portMappings": True, "bandwidth": True},
-            "ipam": {
-                "type": "netplug",
-                "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
-            },
-        }
-    ],
-}
+NETWORK = dual_stack_network()
 WISHES: Json = {
     "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
     "bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 800_000},

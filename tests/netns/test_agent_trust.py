@@ -446,12 +446,15 @@ def test_large_calls_do_not_add_up(host: Host, station: Station) -> None:
     """Each thread may keep what its largest call took; more calls take no more."""
     padding = STDIN[:-1] + b', "padding": "' + b"x" * 4_000_000 + b'"}'
     deep = b"[" * 4_000_000  # deeper than any parser follows
-    for _ in range(2):
+    for _ in range(1 + server.THREADS):  # chance says which threads have served a large one
         memory = station.resident()
         for _ in range(16):
             assert ask(station.socket, host, STATUS, padding)[0] == 0
             assert ask(station.socket, host, STATUS, deep)[0] == 1
-    assert station.resident() - memory < 20_000  # KiB
+        if (added := station.resident() - memory) < 20_000:  # KiB; they would add 250_000
+            break
+    else:
+        pytest.fail(f"32 large calls added {added} KiB once more")
 
 
 def test_many_callers_at_once(host: Host, station: Station) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface, ip_network
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from attaching import V4, V6, Site, differing, dump, gateway_network
+from attaching import V4, V6, Site, differing, dump, gateway_network, settle
 
 from netplug.errors import CheckFailed
 from netplug.model import Attachment, Bandwidth, Interface, Port, Result, ResultAddress, Route
@@ -69,6 +69,11 @@ def attach(host: Host) -> tuple[Site, Host, Attachment, Result]:
     return site, container, attachment, result
 
 
+def settled_dumps(*hosts: Host) -> list[dict[str, Any]]:
+    settle(*hosts)
+    return [dump(host) for host in hosts]
+
+
 @pytest.mark.parametrize("name", HARMS)
 def test_a_change_is_seen_and_repaired(host: Host, name: str) -> None:
     harm = HARMS[name]
@@ -78,7 +83,7 @@ def test_a_change_is_seen_and_repaired(host: Host, name: str) -> None:
         command, word = harm.command, harm.word
         for placeholder, text in words.items():
             command, word = command.replace(placeholder, text), word.replace(placeholder, text)
-        before = dump(host), dump(container)
+        before = settled_dumps(host, container)
         assert not site.differences(attachment)
 
         (host if harm.where == "host" else container).run(command)
@@ -90,7 +95,7 @@ def test_a_change_is_seen_and_repaired(host: Host, name: str) -> None:
         repair = site.repair(attachment)
         assert repair.found and not repair.failed
         site.check(attachment)
-        after = dump(host), dump(container)
+        after = settled_dumps(host, container)
         assert [differing(*pair) for pair in zip(before, after, strict=True)] == [{}, {}]
     finally:
         site.delete(attachment)
@@ -149,14 +154,14 @@ def test_foreign_qdiscs_are_no_difference(host: Host) -> None:
 
 def test_repair_says_what_was_missing_and_mends_all_at_once(host: Host) -> None:
     site, container, attachment, _ = attach(host)
-    before = dump(host), dump(container)
+    before = settled_dumps(host, container)
     host.run("nft flush ruleset; ip link set br0 down; ip addr flush dev br0 scope global")
     container.run("ip addr flush dev eth0")
     repair = site.repair(attachment)
     found = " ".join(map(str, repair.found))
     for word in ("bridge br0", "10.1.0.1/24", "firewall frame", "routes to", "8080"):
         assert word in found
-    after = dump(host), dump(container)
+    after = settled_dumps(host, container)
     assert [differing(*pair) for pair in zip(before, after, strict=True)] == [{}, {}]
     assert site.repair(attachment).found == ()
     site.delete(attachment)
@@ -167,11 +172,11 @@ def test_repair_of_a_deleted_bridge_serves_all_its_users(host: Host) -> None:
     site = Site(host)
     before = dump(host)
     two = [site.add(NETWORK, host.container(name), name)[0] for name in ("one", "two")]
-    made = dump(host)
+    made = settled_dumps(host)
     host.run("ip link del br0")
     for attachment in two:
         assert site.repair(attachment).failed == ()
-    assert not differing(made, dump(host))
+    assert not differing(made, settled_dumps(host))
     for attachment in two:
         site.check(attachment)
     site.delete(*two)
@@ -180,12 +185,12 @@ def test_repair_of_a_deleted_bridge_serves_all_its_users(host: Host) -> None:
 
 def test_a_gone_veth_is_named_and_made_anew(host: Host) -> None:
     site, container, attachment, _ = attach(host)
-    before = dump(host), dump(container)
+    before = settled_dumps(host, container)
     container.run("ip link del eth0")
     with pytest.raises(CheckFailed, match="veth"):
         site.check(attachment)
     assert site.repair(attachment).failed == ()
-    after = dump(host), dump(container)
+    after = settled_dumps(host, container)
     assert [differing(*pair) for pair in zip(before, after, strict=True)] == [{}, {}]
     site.delete(attachment)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from attaching import differing, dump
-from cni_exec import Json, Pod, Runtime, pairwise, state_rows
+from cni_exec import Json, Pod, Runtime, dual_stack_network, pairwise, state_rows
 
 from netplug.host import default_state_folder
 from netplug.model import Attachment
@@ -22,24 +22,7 @@ from netplug.model import Attachment
 if TYPE_CHECKING:
     from conftest import Host
 
-NETWORK: Json = {
-    "cniVersion": "1.1.0",
-    "name": "lan",
-    "plugins": [
-        {
-            "type": "netplug",
-            "bridge": "br0",
-            "isDefaultGateway": True,
-            "ipMasq": True,
-            "macspoofchk": True,
-            "capabilities": {"portMappings": True, "bandwidth": True},
-            "ipam": {
-                "type": "netplug",
-                "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
-            },
-        }
-    ],
-}
+NETWORK = dual_stack_network(macspoofchk=True)
 WISHES = {
     "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
     "bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 4_000_000,

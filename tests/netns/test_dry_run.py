@@ -5,7 +5,6 @@ For every option of the bridge driver, alone and together, and for both firewall
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from attaching import (
     dump,
     gateway_network,
     make_network,
+    settle,
     state_rows_of,
 )
 from bridge_cases import CASES
@@ -51,12 +51,6 @@ def read_sysctls(host: Host, container: Host, plan: Plan) -> dict[str, str]:
         if isinstance(step, Sysctl)
         for key, _ in step.values
     }
-
-
-def settle(host: Host) -> None:
-    """Until duplicate address detection has ended; only then routes to an address exist."""
-    while host.run("ip -o -6 addr show tentative"):
-        time.sleep(0.02)
 
 
 def type_commands(host: Host, lines: list[str]) -> None:

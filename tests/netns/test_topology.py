@@ -189,12 +189,12 @@ def test_errors_carry_the_kernels_explanation() -> None:
             good = batch.new_bridge("s", index=21)
             bad = batch.set_link(99, name="ghost", up=True)
             answers = batch.exchange(carrier, [good, bad, batch.set_link(21, name="s", mtu=1400)])
-            assert [answer.errno for answer in answers] == [0, 19, 0], "later ones are tried"
+            assert [a and a.errno for a in answers] == [None, 19, None], "later ones are tried"
             with pytest.raises(KernelRefused, match="link ghost cannot be changed: No such device"):
                 batch.send(carrier, [bad])
             unknown = batch.new_loss(1, name="lo", percent=1.0)
             answer = batch.exchange(carrier, [unknown])[0]
-            assert answer.errno == 0 or "qdisc" in answer.text
+            assert answer is None or "qdisc" in answer.text
     finally:
         os.close(fd)
 

@@ -183,3 +183,12 @@ def test_a_refusal_tells_the_kernels_words() -> None:
     assert refusal is not None
     assert (refusal.errno, refusal.words) == (2, "no such thing")
     assert netlink.read_refusal(0, struct.pack("=i", 0) + bytes(16)) is None
+
+
+@pytest.mark.parametrize("surplus", range(5))
+def test_a_refusal_brings_the_whole_request_padded(surplus: int) -> None:
+    request = netlink.HEADER.pack(16 + surplus, 16, netlink.NLM_F_REQUEST, 7, 0) + b"x" * surplus
+    copied = request + bytes(-surplus & 3)
+    body = struct.pack("=i", -19) + copied + netlink.text(netlink.NLMSGERR_ATTR_MSG, "no device")
+    refusal = netlink.read_refusal(netlink.NLM_F_ACK_TLVS, body)
+    assert refusal is not None and (refusal.errno, refusal.words) == (19, "no device")

@@ -13,13 +13,14 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from netplug.kernel import batch
+from netplug.kernel.netlink import NLM_F_ACK, NLM_F_REQUEST, NLMSGERR_ATTR_MSG, Refusal
 
 
 def decoded(kind: Any, request: batch.Request) -> Any:
     message = kind(request.data)
     message.decode()
     assert message["header"]["length"] == len(request.data)
-    assert message["header"]["flags"] & (batch.NLM_F_REQUEST | batch.NLM_F_ACK)
+    assert message["header"]["flags"] & (NLM_F_REQUEST | NLM_F_ACK)
     return message
 
 
@@ -68,10 +69,10 @@ def test_loss() -> None:
 
 def test_an_answer_is_read_with_its_explanation() -> None:
     text = b"Device does not exist\0"
-    attribute = struct.pack("=HH", 4 + len(text), batch.NLMSGERR_ATTR_MSG) + text
+    attribute = struct.pack("=HH", 4 + len(text), NLMSGERR_ATTR_MSG) + text
     body = struct.pack("=i", -19) + bytes(16) + attribute
     header = struct.pack("=IHHII", 16 + len(body), 2, 0x300, 7, 0)
     padding = bytes(-len(body) & 3)
     success = struct.pack("=IHHII", 36, 2, 0x100, 8, 0) + bytes(20)
     answers = dict(batch._parse_answers(header + body + padding + success))
-    assert answers == {7: batch.Answer(19, "Device does not exist"), 8: batch.Answer(0)}
+    assert answers == {7: Refusal(-1, 19, "Device does not exist"), 8: None}
