@@ -54,7 +54,8 @@ def decode(kind: type[T], value: Any) -> T:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def hints_of(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
     return get_type_hints(kind)
 
 
@@ -64,7 +65,7 @@ def _decode(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
             raise TypeError(f"{kind.__name__}: expected an object, got {type(value).__name__}")
-        hints = _hints(kind)
+        hints = hints_of(kind)
         names = {field.name for field in dataclasses.fields(kind)}
         return kind(**{k: _decode(hints[k], v) for k, v in value.items() if k in names})
     origin = get_origin(kind)

@@ -35,6 +35,10 @@ _TOP = Reader("")
 _RUNTIME = Reader("runtimeConfig")
 
 
+def is_ours(plugin_type: str) -> bool:
+    return plugin_type == "netplug" or plugin_type.startswith(TYPE_PREFIX)
+
+
 def driver_name(config: Mapping[str, Any]) -> str:
     """The driver that a configuration asks for: key `driver`, else type netplug-DRIVER."""
     named = _TOP.text(config, "driver")

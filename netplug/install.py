@@ -7,9 +7,11 @@ rename: an engine may be executing the old one (ETXTBSY).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from netplug.agent.build import Launcher, Settings, make_launcher
+from netplug.agent.build import PATHS, Launcher, Settings, make_launcher
+from netplug.alone.make import ensure_bundle
 from netplug.cni.conflist import conflist_file, pod_network_file, write_conflist
 from netplug.cni.files import write_file
 from netplug.errors import Conflict
@@ -23,7 +25,11 @@ def plugin_names() -> list[str]:
 
 
 def install_plugin(
-    folder: Path, launcher: Launcher | None = None, *, dry_run: bool = False
+    folder: Path,
+    launcher: Launcher | None = None,
+    *,
+    dry_run: bool = False,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Writes the plugin, one process alone where no launcher is given, and its links; their paths.
 
@@ -32,6 +38,8 @@ def install_plugin(
     launcher = launcher or make_launcher(Settings(), "one-process")
     first, *links = plugin_names()
     if not dry_run:
+        if problem := ensure_bundle(PATHS):
+            warn(f"calls without an agent will take three times as long: {problem}")
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_file(str(folder), first, launcher.program, mode=0o755)
         for link in links:

@@ -15,7 +15,7 @@ from typing import Any
 from netplug import plugins
 from netplug.cni.conflist import Conflist
 from netplug.cni.protocol import check_network_name
-from netplug.config import driver_name, parse_network
+from netplug.config import driver_name, is_ours, parse_network
 from netplug.errors import ConfigError, Exhausted, NetplugError
 from netplug.kernel import namespaces
 from netplug.kernel.rtnl import Rtnl
@@ -174,10 +174,6 @@ def parse_conflist_network(conflist: Conflist) -> tuple[Network, list[str]]:
         )
     config = conflist.request_config()
     return parse_network(config, plugins.get_driver(driver_name(config)).options)
-
-
-def is_ours(plugin_type: str) -> bool:
-    return plugin_type == "netplug" or plugin_type.startswith("netplug-")
 
 
 def subnets_of(network: Network) -> tuple[IPNetwork, ...]:

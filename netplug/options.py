@@ -21,13 +21,12 @@ from typing import (
     Union,
     get_args,
     get_origin,
-    get_type_hints,
 )
 
 from netplug import __version__
 from netplug.cni.golang import fold, shown
 from netplug.cni.reader import Reader, join
-from netplug.codec import decode, encode
+from netplug.codec import decode, encode, hints_of
 from netplug.errors import ConfigError
 from netplug.model import digest
 
@@ -156,11 +155,6 @@ def _camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in rest)
 
 
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
 def _renamed(value: Any, hint: Any, path: str) -> tuple[Any, list[Unknown]]:
     """`value` with JSON keys replaced by field names wherever `hint` has a dataclass."""
     unknown: list[Unknown] = []
@@ -172,7 +166,7 @@ def _renamed(value: Any, hint: Any, path: str) -> tuple[Any, list[Unknown]]:
                 if key not in fields:
                     unknown.append(judge_unknown(key, path, fields))
                     continue
-                inner = _hints(kind)[fields[key]]
+                inner = hints_of(kind)[fields[key]]
                 out[fields[key]], more = _renamed(item, inner, join(path, key))
                 unknown += more
             return out, unknown
@@ -220,9 +214,9 @@ def _locate(kind: Any, loc: tuple[int | str, ...]) -> tuple[str, Any]:
         for option in _variants(hint):
             if isinstance(part, int) and get_origin(option) is tuple:
                 path, hint = f"{path}[{part}]", get_args(option)[0]
-            elif dataclasses.is_dataclass(option) and part in _hints(option):  # type: ignore[arg-type]
+            elif dataclasses.is_dataclass(option) and part in hints_of(option):  # type: ignore[arg-type]
                 names = {name: key for key, name in option_fields(option).items()}  # type: ignore[arg-type]
-                path, hint = join(path, names[str(part)]), _hints(option)[str(part)]  # type: ignore[arg-type]
+                path, hint = join(path, names[str(part)]), hints_of(option)[str(part)]  # type: ignore[arg-type]
             elif get_origin(option) is dict:
                 path, hint = join(path, str(part)), get_args(option)[1]
             else:

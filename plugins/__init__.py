@@ -8,7 +8,6 @@ of the group `netplug.drivers`, each a module-level object that fits `Driver`.
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from netplug.errors import ConfigError
@@ -51,6 +50,8 @@ def get_driver(name: str) -> Driver:
             loaded: Driver = entry.load()
             return loaded
     names = driver_names()
+    import difflib
+
     close = difflib.get_close_matches(name, names, 1)
     raise ConfigError(
         f"driver {name!r} is unknown",

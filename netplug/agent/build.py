@@ -33,10 +33,7 @@ PATHS = list(
         ]
     )
 )
-CODE = (
-    f"import sys; sys.path += {PATHS!r}; from netplug.cni.main import main;"
-    " sys.exit(main(sys.argv[1]))"
-)
+CODE = f"import sys; sys.path += {PATHS!r}; from netplug.alone import main; main(sys.argv[1])"
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c11", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
 LINKS = {"static": ("-static",), "dynamic": ()}
@@ -45,10 +42,10 @@ SOCKET_LIMIT = 107  # bytes of sockaddr_un.sun_path without its NUL
 PATIENCE = 60  # seconds for the compiler
 ONE_PROCESS = """\
 # The CNI plugin netplug; written by `netplug install`.
-import os, sys
+import sys
 sys.path += {paths!r}
-from netplug.cni.main import main
-sys.exit(main(os.path.basename(sys.argv[0])))
+from netplug.alone import main
+main(sys.argv[0].rpartition("/")[2])
 """
 PYTHON = """\
 # The CNI plugin netplug; written by `netplug install` from netplug/agent/launcher.py.

@@ -19,11 +19,11 @@ from netplug.agent.protocol import OWN_DESCRIPTORS, Call
 from netplug.cni.main import serve
 from netplug.cni.protocol import Request, parse_request
 from netplug.cni.verbs import Log, is_ipam_call
+from netplug.config import is_ours
 from netplug.engine import Engine
 from netplug.errors import DelegateError, NetplugError, RequestError
 from netplug.host import Host
 from netplug.kernel import namespaces
-from netplug.networks import is_ours
 from netplug.state import Record, State
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000

@@ -16,6 +16,7 @@ from netplug.cni.conflist import (
     remove_conflist,
     write_conflist,
 )
+from netplug.config import is_ours
 from netplug.engine import Engine
 from netplug.errors import ConfigError, Conflict, NetplugError, NotFound
 from netplug.model import IPNetwork, overlaps
@@ -24,7 +25,6 @@ from netplug.networks import (
     NewNetwork,
     choose_subnet,
     compute_conflist,
-    is_ours,
     parse_conflist_network,
     parse_subnets,
     private_folder,

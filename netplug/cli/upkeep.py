@@ -252,7 +252,7 @@ def install(
         )
     launcher = make_launcher(Settings(), chosen[0] if chosen else "auto")
     say(f"the plugin is: {launcher.kind}")
-    written = install_plugin(bin_dir, launcher, dry_run=dry_run)
+    written = install_plugin(bin_dir, launcher, dry_run=dry_run, warn=warn)
     if conf_dir is not None:
         network = install_network(conf_dir, dry_run=dry_run)
         written += [network] if network else []

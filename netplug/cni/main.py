@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from netplug.cni.verbs import Surroundings
 
 
-def main(program: str = "netplug") -> int:
+def main(program: str = "netplug", read: Callable[[], bytes] | None = None) -> int:
     """Serves one call of the process's own environment; the exit status."""
     _occupy_standard_descriptors()
-    answer, failed = serve(os.environ, _read_stdin, program=program, log=_log)
+    answer, failed = serve(os.environ, read or read_stdin, program=program, log=_log)
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -86,7 +86,8 @@ def _occupy_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _read_stdin() -> bytes:
+def read_stdin() -> bytes:
+    """All of it. Raises OSError."""
     if sys.stdin is None:  # Python's word for a descriptor that was closed
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     return sys.stdin.buffer.read()

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 from netplug import admission, ipam, leasing, plugins
-from netplug.cni.delegate import Delegate
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
 from netplug.config import (
     demand_allowed_sysctls,
     driver_name,
+    is_ours,
     lasting,
     parse_identity,
     parse_network,
@@ -36,7 +36,6 @@ from netplug.errors import (
 from netplug.host import Host, default_state_folder
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
-from netplug.networks import is_ours
 from netplug.options import Memory
 from netplug.state import Record, State
 from netplug.statefile import is_damage, set_aside
@@ -194,6 +193,8 @@ class Foreign:
     """`engine.ForeignIpam` over the CNI exec interface."""
 
     def __init__(self, request: Request, kind: str) -> None:
+        from netplug.cni.delegate import Delegate  # late: most calls have no use for it
+
         self._delegate = Delegate(request, kind)
         self._holds_nothing = False
 

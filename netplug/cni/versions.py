@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from netplug.errors import DecodeError, VersionError
@@ -11,18 +10,19 @@ SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 DEFAULT = "0.1.0"  # of a configuration without cniVersion
 CURRENT = SUPPORTED[-1]
 
-_NUMERIC = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,2}", re.ASCII)
-
 
 def parse_version(text: str) -> tuple[int, int, int]:
     """One to three dotted numbers. Raises DecodeError."""
-    if not _NUMERIC.fullmatch(text):
+    parts = text.split(".")
+    if len(parts) > 3 or not all(
+        part.isascii() and part.isdigit() and len(part) < 10 for part in parts
+    ):
         raise DecodeError(
             f"cniVersion {text[:40]!r} is no version",
             "a version is one to three dotted numbers",
             f"use one of {', '.join(SUPPORTED)}",
         )
-    major, minor, micro, *_ = [*map(int, text.split(".")), 0, 0]
+    major, minor, micro, *_ = [*map(int, parts), 0, 0]
     return major, minor, micro
 
 

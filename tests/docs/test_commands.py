@@ -29,8 +29,7 @@ import pytest
 
 from netplug import plugins
 from netplug.cni.conflist import parse_conflist
-from netplug.config import driver_name, parse_network
-from netplug.networks import is_ours
+from netplug.config import driver_name, is_ours, parse_network
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
