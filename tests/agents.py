@@ -135,11 +135,15 @@ SAMPLE = re.compile(r'[a-z_]+(\{([a-z]+="[^"\\\n]*",?)+\})? \S+')
 def parse_metrics(text: str) -> dict[str, float]:
     """Every sample of a Prometheus text by name with labels; a line of another form fails."""
     samples = {}
+    described: dict[str, set[str]] = {}
     assert text.endswith("\n")
     for line in text.splitlines():
         if line.startswith("# "):
-            assert line.split()[1] in ("TYPE", "HELP")
+            _, word, metric, _ = line.split(maxsplit=3)
+            described.setdefault(metric, set()).add(word)
             continue
+        metric = next(reversed(described))  # its samples follow its description
+        assert line.startswith(metric) and described[metric] == {"HELP", "TYPE"}, line
         assert SAMPLE.fullmatch(line), line
         name, _, value = line.rpartition(" ")
         assert name not in samples, line

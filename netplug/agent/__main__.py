@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import logging
+import argparse
 import sys
 from pathlib import Path
 
+from netplug.agent import logs
 from netplug.agent.server import serve_forever
+from netplug.errors import NetplugError
 
 
-def main() -> None:
-    socket, folder = sys.argv[1:]
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(threadName)s %(message)s"
-    )
-    serve_forever(Path(socket), Path(folder))
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="netplug.agent", description=__doc__)
+    parser.add_argument("socket", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--log-format", choices=logs.FORMATS, default="text")
+    given = parser.parse_args()
+    logs.configure(given.log_format)
+    try:
+        serve_forever(given.socket, given.folder)
+    except NetplugError as error:  # another agent runs already, for one
+        logs.event("not started", why=error)
+        return error.exit_status
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,14 +13,18 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import struct
 import threading
 import time
 from pathlib import Path
 
 from netplug import __version__
-from netplug.agent.calls import Hosts, Worker
-from netplug.agent.metrics import Metrics
+from netplug.agent import logs
+from netplug.agent.calls import Answer, Hosts, Worker
+from netplug.agent.gauges import read_state
+from netplug.agent.logs import event
+from netplug.agent.metrics import Metric, Requests, Source, render_metrics
 from netplug.agent.protocol import (
     BEGIN,
     GO,
@@ -42,7 +46,7 @@ INHERITED = 3  # the first descriptor that systemd passes (SD_LISTEN_FDS_START)
 STOP_SECONDS = 0.2  # how long a request to stop may wait
 PATIENCE = 5.0  # seconds for a launcher to finish its part of the exchange
 CREDENTIALS = struct.Struct("iII")
-log = logging.getLogger("netplug.agent")
+HTTP = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\r\n"
 
 
 class Agent:
@@ -52,12 +56,13 @@ class Agent:
         self.path, self._folder = path, folder
         self._hosts = Hosts()
         self._stopping = False
-        self.metrics = Metrics()
+        self.requests = Requests()
+        self.sources: list[Source] = [self.requests.read, lambda: read_state(folder)]
         self.started = time.time()
 
     def run(self, listener: socket.socket) -> None:
         """Serves until a signal or `stop`; the calls that have begun are finished first."""
-        log.info("listening on %s, version %s", self.path, __version__)
+        event("listening", socket=self.path, version=__version__, pid=os.getpid())
         threads = [
             threading.Thread(target=self._serve_calls, args=(listener,), name=f"call-{n}")
             for n in range(THREADS)
@@ -70,7 +75,7 @@ class Agent:
         for thread in threads:
             thread.join()
         listener.close()
-        log.info("stopped")
+        event("stopped")
 
     def stop(self) -> None:
         self._stopping = True
@@ -89,17 +94,29 @@ class Agent:
                 if self._stopping:  # whoever it is works in one process
                     return
                 connection.settimeout(PATIENCE)
-                try:
+                with logs.request():
                     self._serve(worker, connection)
-                except (OSError, NetplugError) as error:
-                    log.warning("a call ended early: %s", error)
-                except Exception:  # one call must not end the agent
-                    log.exception("a call failed")
 
     def _serve(self, worker: Worker, connection: socket.socket) -> None:
-        _demand_trusted(connection)
-        header, descriptors = _receive_header(connection)
+        """One request; whatever goes wrong with it does not end the agent."""
         try:
+            _demand_trusted(connection)
+            header, descriptors = _receive_header(connection)
+            if header:
+                self._serve_request(worker, connection, header, descriptors)
+        except (OSError, NetplugError) as error:
+            event("ended early", logging.WARNING, why=error)
+        except Exception:
+            event("failed", logging.ERROR)
+
+    def _serve_request(
+        self, worker: Worker, connection: socket.socket, header: bytes, descriptors: list[int]
+    ) -> None:
+        try:
+            if header[:4] == b"GET ":
+                _receive_http(connection, header)
+                connection.sendall(f"{HTTP}{self._render_metrics()}".encode())
+                return
             if header[:4] == CONTROL:
                 self._control(connection, header[4:])
                 return
@@ -115,22 +132,30 @@ class Agent:
     def _serve_call(
         self, worker: Worker, connection: socket.socket, call: Call, descriptors: list[int]
     ) -> None:
-        verb = call.environ.get("CNI_COMMAND", "")
+        names = _names(call)
+        verb = names["verb"]
         request = worker.parse(call)
         refusal = worker.refusal(call, request, descriptors)
         if refusal:
-            self.metrics.count(verb, "refused")
+            self.requests.count(verb, "refused")
+            event("refused", **names, why=refusal)
             connection.sendall(render_refusal(refusal))
             return
         connection.sendall(BEGIN)
-        if connection.recv(1) != GO:
-            return  # the launcher has given up and works itself
+        if connection.recv(1) != GO:  # the launcher has given up and works itself
+            self.requests.count(verb, "abandoned")
+            event("abandoned", **names)
+            return
         began = time.perf_counter()
         answer = worker.work(call, request, descriptors, lambda: _is_open(connection))
         seconds = time.perf_counter() - began
-        self.metrics.observe(verb, "error" if answer.status else "ok", seconds)
+        self.requests.count(verb, "error" if answer.status else "ok", seconds)
         connection.sendall(render_answer(answer.status, answer.stdout, answer.stderr))
-        _log_call(call, answer.status, seconds, answer.stderr)
+        for line in answer.stderr.decode(errors="replace").splitlines():
+            event("said", logging.WARNING, **names, text=line)
+        event(
+            "served", **names, status=answer.status, code=_code(answer), ms=round(seconds * 1e3, 1)
+        )
 
     def _control(self, connection: socket.socket, head: bytes) -> None:
         """status, metrics, reload, stop: one line of JSON each way."""
@@ -140,7 +165,7 @@ class Agent:
         if command == "status":
             answer: object = self._status()
         elif command == "metrics":
-            answer = {"text": self.metrics.render(self._folder)}
+            answer = {"text": self._render_metrics()}
         elif command == "reload":
             self._hosts.forget()
             answer = {"reloaded": True}
@@ -149,7 +174,18 @@ class Agent:
             answer = {"stopping": True}
         else:
             answer = {"error": f"unknown command {command!r}"}
+        event("control", command=command)
         connection.sendall(json.dumps(answer).encode() + b"\n")
+
+    def _render_metrics(self) -> str:
+        """Of every source that can be read: one that is gone takes no other numbers away."""
+        found: list[Metric] = []
+        for source in self.sources:
+            try:
+                found += source()
+            except (sqlite3.Error, NetplugError) as error:
+                event("no metrics", logging.WARNING, why=error)
+        return render_metrics(found)
 
     def _status(self) -> dict[str, object]:
         return {
@@ -158,7 +194,7 @@ class Agent:
             "uptime": round(time.time() - self.started, 3),
             "socket": str(self.path),
             "state": str(self._folder),
-            "calls": self.metrics.total,
+            "calls": self.requests.total,
         }
 
 
@@ -184,7 +220,7 @@ def _receive_header(connection: socket.socket) -> tuple[bytes, list[int]]:
         if flags & socket.MSG_CTRUNC:
             raise RequestError("more descriptors came than a call has")
         if not data:
-            raise RequestError("the caller closed before it asked")
+            return data, descriptors  # somebody wanted to know whether we are there
         return data + _receive(connection, HEADER_BYTES - len(data)), descriptors
     except BaseException:
         for fd in descriptors:
@@ -220,19 +256,24 @@ def _receive_line(connection: socket.socket) -> bytes:
     return line
 
 
-def _log_call(call: Call, status: int, seconds: float, stderr: bytes) -> None:
-    """One line for each call; no environment beyond the call's own names, no configuration."""
-    names = {
-        key: call.environ.get(f"CNI_{key.upper()}", "")
-        for key in ("command", "containerid", "ifname")
-    }
-    trace = call.environ.get("TRACEPARENT", "")
-    words = " ".join(f"{key}={value}" for key, value in names.items() if value)
-    log.info(
-        "%s status=%d ms=%.1f%s", words, status, seconds * 1e3, f" trace={trace}" if trace else ""
-    )
-    for line in stderr.decode(errors="replace").splitlines():
-        log.info("%s: %s", words, line)
+def _receive_http(connection: socket.socket, head: bytes) -> None:
+    """The rest of a GET: whatever is asked for over HTTP, it is the metrics."""
+    while b"\r\n\r\n" not in head and len(head) < 1 << 16:
+        if not (part := connection.recv(4096)):
+            return
+        head += part
+
+
+def _names(call: Call) -> dict[str, str]:
+    """What the log tells of a call: its own names, and the trace that it belongs to."""
+    keys = {"verb": "COMMAND", "container": "CONTAINERID", "ifname": "IFNAME"}
+    names = {name: call.environ.get(f"CNI_{key}", "") for name, key in keys.items()}
+    return {**names, "trace": call.environ.get("TRACEPARENT", "")}
+
+
+def _code(answer: Answer) -> int | None:
+    """The CNI error code; the text may quote a configuration, which is not for the log."""
+    return json.loads(answer.stdout).get("code") if answer.status else None
 
 
 # --- starting and stopping

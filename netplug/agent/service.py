@@ -34,7 +34,7 @@ Requires=netplug.socket
 After=netplug.socket
 
 [Service]
-ExecStart={python} -I -m netplug.agent {socket} {folder}
+ExecStart={command}
 Restart=on-failure
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE
@@ -47,6 +47,10 @@ UMask=0077
 """
 
 
+def agent_command(socket: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-I", "-m", "netplug.agent", str(socket), str(folder)]
+
+
 def read_status(socket: Path) -> dict[str, object] | None:
     """What the agent says of itself; None when none answers."""
     try:
@@ -55,7 +59,9 @@ def read_status(socket: Path) -> dict[str, object] | None:
         return None
 
 
-def start(socket: Path, folder: Path, log: Path | None = None) -> dict[str, object]:
+def start(
+    socket: Path, folder: Path, log: Path | None = None, log_format: str = "text"
+) -> dict[str, object]:
     """Starts the agent in the background and waits until it answers; its status.
 
     A session of its own, standard descriptors on /dev/null (or the log), every other one
@@ -65,7 +71,7 @@ def start(socket: Path, folder: Path, log: Path | None = None) -> dict[str, obje
         raise Conflict(f"an agent runs already on {socket}", "", "see: netplug agent status")
     with open(log or "/dev/null", "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "netplug.agent", str(socket), str(folder)],
+            [*agent_command(socket, folder), "--log-format", log_format],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -103,9 +109,10 @@ def stop(socket: Path) -> None:
         time.sleep(0.05)
 
 
-def render_units(socket: Path, folder: Path) -> dict[str, str]:
+def render_units(socket: Path, folder: Path, log_format: str = "text") -> dict[str, str]:
     """systemd's unit files, by name."""
-    values = {"socket": socket, "folder": folder, "python": sys.executable}
+    command = " ".join([*agent_command(socket, folder), "--log-format", log_format])
+    values = {"socket": socket, "command": command}
     return {
         "netplug.socket": SOCKET_UNIT.format(**values),
         "netplug.service": SERVICE_UNIT.format(**values),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from netplug.cli.output import print_done, print_json, print_table
 from netplug.cni.files import write_file
 
 app = typer.Typer(help="Start, stop and watch the agent.", no_args_is_help=True)
+LogFormat = Annotated[
+    Literal["text", "json"], typer.Option(help="Lines of key=value, or one JSON object each.")
+]
 Socket = Annotated[Path, typer.Option("--socket", help="Where the agent listens.")]
 DEFAULT = Path(SOCKET)
 
@@ -24,10 +27,11 @@ def start(
     ctx: typer.Context,
     socket: Socket = DEFAULT,
     log: Annotated[Path | None, typer.Option(help="File for its log. Default: none.")] = None,
+    log_format: LogFormat = "text",
     json: Json = False,
 ) -> None:
     """Start the agent in the background."""
-    _print_status(service.start(socket, get_context(ctx).state_folder, log), json=json)
+    _print_status(service.start(socket, get_context(ctx).state_folder, log, log_format), json=json)
 
 
 @app.command()
@@ -55,11 +59,12 @@ def units(
     ctx: typer.Context,
     directory: Annotated[Path, typer.Option("--dir")] = Path("/etc/systemd/system"),
     socket: Socket = DEFAULT,
+    log_format: LogFormat = "text",
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Write systemd units: the agent then starts with the first call."""
-    files = service.render_units(socket, get_context(ctx).state_folder)
+    files = service.render_units(socket, get_context(ctx).state_folder, log_format)
     for name, text in files.items():
         if not dry_run:
             write_file(str(directory), name, text.encode(), mode=0o644)

@@ -9,13 +9,23 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from agents import Station, ask, connected, open_descriptors, paths_of, render_request, wait_for
+from agents import (
+    Station,
+    ask,
+    connected,
+    exchange,
+    open_descriptors,
+    parse_metrics,
+    paths_of,
+    render_request,
+    wait_for,
+)
 from attaching import STATE, Site
 from cni_exec import NOBODY, Pod, state_rows
 from typer.testing import CliRunner, Result
@@ -39,6 +49,8 @@ STDIN = json.dumps(
         "ipam": {"type": "netplug", "ranges": [[{"subnet": "10.1.0.0/24"}]]},
     }
 ).encode()
+USED = 'netplug_leases_used{network="lan",family="ipv4"}'
+FREE = 'netplug_leases_free{network="lan",family="ipv4"}'
 STATUS = NOBODY.environ("STATUS", "/nowhere")
 
 
@@ -141,23 +153,47 @@ def test_the_started_agent_keeps_nothing_of_its_starter(station: Station, tmp_pa
     station.stop()
 
 
-def test_the_log_has_one_line_for_each_call(host: Host, station: Station, tmp_path: Path) -> None:
-    """No configuration, no environment beyond the call's own names."""
+def logged(log: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_the_log_tells_of_each_request(host: Host, station: Station, tmp_path: Path) -> None:
+    """One id in all lines of one; no configuration, no environment beyond the call's own names."""
+    log = tmp_path / "log"
+    started(station, "--log", str(log), "--log-format", "json")
+    pod = Pod("web", host.container("web").path, args="IgnoreUnknown=1;SECRET=hunter2")
+    more = b', "hunter2ish": 1, "args": {"cni": {"labels": [{"key": "k", "value": "hunter2"}]}}}'
+    trace = {"TRACEPARENT": "00-0af7-b7ad-01", "CNI_PASSWORD": "hunter2"}
+    for verb in ("ADD", "DEL"):
+        assert (
+            ask(station.socket, host, {**pod.environ(verb, "/x"), **trace}, STDIN[:-1] + more)[0]
+            == 0
+        )
+    bad = STDIN.replace(b"10.1.0.0/24", b"hunter2")
+    assert ask(station.socket, host, pod.environ("ADD", "/x"), bad)[0] == 1
+    station.stop()
+    lines = logged(log)
+    assert [line["event"] for line in lines if "request" not in line] == ["listening", "stopped"]
+    served = [line for line in lines if line["event"] == "served"]
+    assert [line["verb"] for line in served] == ["ADD", "DEL", "ADD"]
+    assert [line["status"] for line in served] == [0, 0, 1]
+    assert served[2]["code"] == 7
+    assert all(line["container"] == "web" and line["ms"] for line in served)
+    assert [line.get("trace") for line in served] == [trace["TRACEPARENT"]] * 2 + [None]
+    assert len({str(line["request"]) for line in served}) == 3
+    (said,) = (line for line in lines if line["event"] == "said")  # of the key that is unknown
+    assert said["request"] == served[0]["request"]
+    assert "hunter2ish" in str(said["text"])
+    assert "hunter2" not in log.read_text().replace("hunter2ish", "")
+
+
+def test_the_log_as_pairs(host: Host, station: Station, tmp_path: Path) -> None:
     log = tmp_path / "log"
     started(station, "--log", str(log))
-    pod = Pod("web", host.container("web").path, args="IgnoreUnknown=1;SECRET=hunter2")
-    secret = STDIN[:-1] + b', "args": {"cni": {"labels": [{"key": "k", "value": "hunter2"}]}}}'
-    for verb in ("ADD", "DEL"):
-        environ = {**pod.environ(verb, "/x"), "TRACEPARENT": "00-0af7-b7ad-01"}
-        assert ask(station.socket, host, environ, secret)[0] == 0
+    assert ask(station.socket, host, STATUS, STDIN)[0] == 0
     station.stop()
-    text = log.read_text()
-    for verb in ("ADD", "DEL"):
-        (line,) = (line for line in text.splitlines() if f"command={verb}" in line)
-        assert "containerid=web" in line
-        assert "status=0" in line
-        assert "00-0af7-b7ad-01" in line
-    assert "hunter2" not in text
+    (line,) = (line for line in log.read_text().splitlines() if "event=served" in line)
+    assert " verb=STATUS status=0 ms=" in line
 
 
 # --- metrics
@@ -174,7 +210,7 @@ def test_numbers_add_up(host: Host, station: Station) -> None:
         odd = {**STATUS, "CNI_COMMAND": f'{number}"}} 1\nnetplug_requests_total{{verb="y'}
         assert ask(station.socket, host, odd, STDIN)[0] == 1
     at = ("--socket", str(station.socket))
-    assert netplug("metrics", *at).stdout.startswith("# TYPE")
+    assert netplug("metrics", *at).stdout.startswith("# HELP")
     found = station.metrics()
 
     def total(**labels: str) -> float:
@@ -193,10 +229,52 @@ def test_numbers_add_up(host: Host, station: Station) -> None:
         assert buckets == sorted(buckets)
         assert buckets[-1] == found[f'netplug_request_seconds_count{{verb="{verb}"}}']
     assert found['netplug_attachments{network="lan",phase="ready"}'] == 3
-    assert found['netplug_leases{network="lan"}'] == 3
+    assert found[USED] == 3
+    assert found[FREE] == 253 - 3
     for pod in pods:
         assert ask(station.socket, host, pod.environ("DEL", "/x"), STDIN)[0] == 0
-    assert 'netplug_leases{network="lan"}' not in station.metrics()
+    found = station.metrics()
+    assert USED not in found and FREE not in found
+    station.stop()
+
+
+def test_leases_of_all_hosts_are_counted(
+    make_host: Callable[[str], Host], station: Station, tmp_path: Path
+) -> None:
+    """Used and free by family; a network that nobody is on counts by its file."""
+    started(station)
+    config = json.loads(STDIN)
+    subnets = ("10.1.0.0/29", "fd00:1::/64")
+    config["ipam"]["ranges"] = [[{"subnet": subnet}] for subnet in subnets]
+    stdin = json.dumps(config).encode()
+    hosts = [make_host("a"), make_host("b")]
+    pods = [(host, Pod("web", host.container("web").path)) for host in hosts]
+    for host, pod in pods:
+        assert ask(station.socket, host, pod.environ("ADD", "/x"), stdin)[0] == 0
+    assert not netplug(
+        "network", "create", "empty", "--private", "--subnet", "10.7.0.0/24"
+    ).exit_code
+    found = station.metrics()
+    assert found[USED] == 2
+    assert found[FREE] == 2 * (5 - 1)  # eight but for network, broadcast and gateway
+    assert found[USED.replace("4", "6")] == 2
+    assert found[FREE.replace("4", "6")] > 1e19
+    assert found[FREE.replace("lan", "empty")] == 253
+    assert found[USED.replace("lan", "empty")] == 0
+    assert not netplug("network", "rm", "empty").exit_code
+    (STATE / "networks").rmdir()
+    for host, pod in pods:
+        assert ask(station.socket, host, pod.environ("DEL", "/x"), stdin)[0] == 0
+    station.stop()
+
+
+def test_metrics_over_http(station: Station) -> None:
+    """As `curl --unix-socket` asks for them."""
+    started(station)
+    request = b"GET /metrics HTTP/1.1\r\nHost: agent\r\nAccept: */*\r\n\r\n"
+    head, _, body = exchange(station.socket, request).decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.0 200 OK")
+    assert parse_metrics(body).keys() == station.metrics().keys()
     station.stop()
 
 

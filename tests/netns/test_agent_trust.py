@@ -306,7 +306,7 @@ def test_broken_payloads(host: Host, station: Station) -> None:
 
 def test_frames_of_other_magic_or_size(host: Host, station: Station) -> None:
     frames = [
-        b"GET / HTTP/1.1\r\n\r\n",
+        b"PUT / HTTP/1.1\r\n\r\n",
         b"NPA9" + bytes(4),
         protocol.MAGIC + struct.pack("<I", protocol.PAYLOAD_LIMIT + 1) + bytes(1000),
         protocol.MAGIC + b"\xff" * 4,
