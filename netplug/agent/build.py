@@ -33,7 +33,6 @@ PATHS = list(
         ]
     )
 )
-CODE = f"import sys; sys.path += {PATHS!r}; from netplug.alone import main; main(sys.argv[1])"
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=c11", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
 LINKS = {"static": ("-static",), "dynamic": ()}
@@ -63,6 +62,14 @@ class Settings:
     socket: str = protocol.SOCKET
     answer_ms: int = protocol.ANSWER_MS
     work_ms: int = protocol.WORK_MS
+    autostart: bool = False  # the one-process plugin starts an agent after its answer
+
+    @property
+    def code(self) -> str:
+        """What the interpreter executes to be the one-process plugin."""
+        more = f", {self.socket!r}" if self.autostart else ""
+        call = f"from netplug.alone import main; main(sys.argv[1]{more})"
+        return f"import sys; sys.path += {PATHS!r}; {call}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +206,7 @@ def compute_values(settings: Settings) -> dict[str, str | bytes | int]:
         )
     return {
         "INTERPRETER": settings.interpreter,
-        "CODE": CODE,
+        "CODE": settings.code,
         "VERSION": f"{json.dumps(render_version())}\n".encode(),
         "ABOUT": render_about("\0").partition("\0")[2].encode(),
         "LOST": _render_error(

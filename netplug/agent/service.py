@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from netplug.agent.autostart import stop_note
 from netplug.agent.server import control
+from netplug.agent.spawn import agent_command, spawn
 from netplug.errors import Conflict, NetplugError, Unavailable
 
 START_SECONDS = 10.0
@@ -47,10 +48,6 @@ UMask=0077
 """
 
 
-def agent_command(socket: Path, folder: Path) -> list[str]:
-    return [sys.executable, "-I", "-m", "netplug.agent", str(socket), str(folder)]
-
-
 def read_status(socket: Path) -> dict[str, object] | None:
     """What the agent says of itself; None when none answers."""
     try:
@@ -67,17 +64,11 @@ def start(
     A session of its own, standard descriptors on /dev/null (or the log), every other one
     closed, cwd /: it keeps nothing of its starter's. Raises Conflict, Unavailable.
     """
+    stop_note(socket).unlink(missing_ok=True)
     if read_status(socket) is not None:
         raise Conflict(f"an agent runs already on {socket}", "", "see: netplug agent status")
     with open(log or "/dev/null", "ab") as output:
-        process = subprocess.Popen(
-            [*agent_command(socket, folder), "--log-format", log_format],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd="/",
-        )
+        process = spawn([*agent_command(socket, folder), "--log-format", log_format], output)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         status = read_status(socket)
@@ -95,10 +86,13 @@ def start(
 
 
 def stop(socket: Path) -> None:
-    """Asks the agent to end and waits until it has. Raises Unavailable when it stays."""
-    status = read_status(socket)
-    if status is None:
-        return
+    """Asks the agent to end and waits until it has; no call starts another one from now on.
+
+    Raises NetplugError when none answers, Unavailable when it stays.
+    """
+    if socket.parent.is_dir():
+        stop_note(socket).touch(mode=0o600)
+    status = demand_running(socket)
     control(socket, "stop")
     deadline = time.monotonic() + START_SECONDS
     while Path(f"/proc/{status['pid']}/ns/net").exists():  # a zombie is in no namespace

@@ -36,8 +36,9 @@ class StartOver(BaseException):
     """This call needs the plain modules. No Exception: nobody but `main` answers it."""
 
 
-def main(program: str) -> NoReturn:
-    """Serves one call and ends the process."""
+def main(program: str, autostart: str = "") -> NoReturn:
+    """Serves one call and ends the process; before that, it may start an agent for the next one,
+    which listens on the socket `autostart`."""
     bundled = plant()
     gc.disable()  # a call makes little garbage, and ends
     from netplug.cni.main import main as serve
@@ -53,20 +54,28 @@ def main(program: str) -> NoReturn:
     try:
         status = serve(program, read)
     except StartOver:
-        _start_over(program, given)
+        _start_over(program, given, autostart)
+    if autostart:
+        from netplug.agent.autostart import after_a_call
+
+        after_a_call(autostart)
     if not bundled:
         sys.exit(status)
     # All is written and closed: taking the interpreter apart would only take time.
     os._exit(status)
 
 
-def _start_over(program: str, given: bytes) -> NoReturn:
+def _start_over(program: str, given: bytes, autostart: str) -> NoReturn:
     stdin = os.memfd_create("netplug")
     os.write(stdin, given)
     os.lseek(stdin, 0, os.SEEK_SET)
     os.dup2(stdin, 0)
     code = f"import sys; sys.path[:] = {sys.path!r}; from netplug.cni.main import main;"
-    code += " sys.exit(main(sys.argv[1]))"
+    code += " status = main(sys.argv[1]);"
+    if autostart:
+        code += " from netplug.agent.autostart import after_a_call;"
+        code += f" after_a_call({autostart!r});"
+    code += " sys.exit(status)"
     os.execv(sys.executable, [sys.executable, "-IS", "-c", code, program])
 
 

@@ -36,8 +36,8 @@ def start(
 
 @app.command()
 def stop(socket: Socket = DEFAULT) -> None:
-    """End the agent; calls that have begun are finished first."""
-    service.demand_running(socket)
+    """End the agent; calls that have begun are finished first. None is started by a call again
+    until `netplug agent start`."""
     service.stop(socket)
 
 

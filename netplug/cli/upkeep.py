@@ -232,6 +232,10 @@ def install(
     no_agent: Annotated[
         bool, typer.Option("--no-agent", help="Use no launcher: one process does every call.")
     ] = False,
+    autostart: Annotated[
+        bool,
+        typer.Option("--autostart", help="A call that finds no agent starts one, as root."),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -250,7 +254,11 @@ def install(
             "--native, --python and --no-agent exclude each other",
             "give one of them, or none",
         )
-    launcher = make_launcher(Settings(), chosen[0] if chosen else "auto")
+    if no_agent and autostart:
+        raise RequestError(
+            "--no-agent and --autostart exclude each other", "one is for no agent", "give one"
+        )
+    launcher = make_launcher(Settings(autostart=autostart), chosen[0] if chosen else "auto")
     say(f"the plugin is: {launcher.kind}")
     written = install_plugin(bin_dir, launcher, dry_run=dry_run, warn=warn)
     if conf_dir is not None:

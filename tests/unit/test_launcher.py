@@ -462,7 +462,7 @@ def test_a_vanished_interpreter(workshop: Workshop, make: Make) -> None:
 def test_version_and_about_are_those_of_the_plugin(
     workshop: Workshop, launcher: Path, tmp_path: Path
 ) -> None:
-    one_process = [sys.executable, "-IS", "-c", build.CODE, "netplug-bridge"]
+    one_process = [sys.executable, "-IS", "-c", build.Settings().code, "netplug-bridge"]
     (link := tmp_path / "netplug-bridge").symlink_to(launcher)
     with ScriptedAgent(workshop.socket, begin) as agent:
         for environ in ({"CNI_COMMAND": "VERSION"}, {}, {"CNI_COMMAND": ""}):
