@@ -119,7 +119,7 @@ class Worker:
         theirs = tuple(namespaces.identity(fd) for fd in descriptors[1:OWN_DESCRIPTORS])
         if theirs != self._own:
             return "the caller lives in another mount or user namespace"
-        if request is None:
+        if request is None or call.is_command:
             return ""
         configs = [] if is_ipam_call(request, call.program) else [request.config]
         for config in configs + self._recorded(request, descriptors[0]):
@@ -189,7 +189,7 @@ class _Handed:
     def engine(self, request: Request, log: Log) -> Iterator[Engine]:
         with self._worker.hosts.use(self._descriptors[0]) as host:
             yield Engine(
-                self._worker.state, host, log, self.open_sandbox, _demand_own, self._awaited
+                self._worker.state, host, log, self.open_sandbox, demand_own_ipam, self._awaited
             )
 
     def open_sandbox(self, path: str) -> int | None:
@@ -214,7 +214,7 @@ def _ipam_plugin(config: Mapping[str, object]) -> str:
     return str(section.get("type") or "netplug") if isinstance(section, dict) else "netplug"
 
 
-def _demand_own(record: Record) -> None:
+def demand_own_ipam(record: Record) -> None:
     """`refusal` finds these beforehand, but for what an ADD clears away where addresses run out."""
     if not is_ours(plugin := _ipam_plugin(record.config)):
         raise DelegateError(

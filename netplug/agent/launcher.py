@@ -162,22 +162,26 @@ def render_variables(program: bytes) -> bytes:
 def start_work(call: bytes) -> "_socket.socket | None":
     """A connection to an agent that has the whole call, was ready, and was told to go."""
     try:
-        flags, fds = open_namespaces()
-        agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        agent.setblocking(False)  # an agent whose queue is full is as good as none
-        agent.connect(SOCKET)
-        deadline = time.monotonic() + ANSWER_MS / 1000
-        size = 1 + len(call)
-        frame = MAGIC + size.to_bytes(4, "little") + bytes([flags]) + call
-        rights = b"".join([fd.to_bytes(4, sys.byteorder) for fd in fds])
-        be_patient(agent, deadline)
-        sent = agent.sendmsg([frame], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
-        be_patient(agent, deadline)
-        agent.sendall(memoryview(frame)[sent:])
-        if receive(agent, 1, deadline) == b"B" and agent.send(b"G") == 1:
-            return agent
+        return begin(call, *open_namespaces())
     except OSError:
-        pass
+        return None
+
+
+def begin(call: bytes, flags: int, fds: "list[int]") -> "_socket.socket | None":
+    """The same; raises OSError as well where there is none."""
+    agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    agent.setblocking(False)  # an agent whose queue is full is as good as none
+    agent.connect(SOCKET)
+    deadline = time.monotonic() + ANSWER_MS / 1000
+    size = 1 + len(call)
+    frame = MAGIC + size.to_bytes(4, "little") + bytes([flags]) + call
+    rights = b"".join([fd.to_bytes(4, sys.byteorder) for fd in fds])
+    be_patient(agent, deadline)
+    sent = agent.sendmsg([frame], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    be_patient(agent, deadline)
+    agent.sendall(memoryview(frame)[sent:])
+    if receive(agent, 1, deadline) == b"B" and agent.send(b"G") == 1:
+        return agent
     return None
 
 

@@ -19,6 +19,14 @@ The request:
     descriptors one SCM_RIGHTS message with the header's first byte: the launcher's own
                 network, mount and user namespace, then CNI_NETNS where it could be opened
 
+A command line has the flag COMMAND, its words (each but the last ended by NUL) for stdin, and
+no sandbox. After 'G' the agent says, each as a byte, u32 bytes of data, and the data:
+
+    'O' path    open this file, and answer u32 errno, with its descriptor where that is 0
+    '1' text    for stdout; '2' for stderr
+    'E' u8      exit status, the last word
+    'N' reason  nothing was changed: do the work in one process
+
 The answer: 'R', u8 exit status, u32 bytes of stdout, u32 bytes of stderr, both texts.
 The refusal: 'N', u16 bytes of reason, the reason. Numbers are little endian.
 """
@@ -29,21 +37,33 @@ import os
 import struct
 from dataclasses import dataclass
 
+from netplug.agent.wire import (
+    ANSWER_MS,
+    COMMAND,
+    COMMAND_NAMES,
+    HAS_SANDBOX,
+    MAGIC,
+    PAYLOAD_LIMIT,
+    SANDBOX_GONE,
+    SOCKET,
+    WORK_MS,
+)
 from netplug.errors import DecodeError
 
-SOCKET = "/run/netplug/agent.sock"
-MAGIC = b"NPA1"
-PAYLOAD_LIMIT = 16 << 20  # bytes; also of stdout and stderr of an answer together
-ANSWER_MS = 2_000  # from the end of stdin to the agent's first byte
-WORK_MS = 120_000  # from 'G' to the end of the answer; above every lock's patience
+__all__ = [
+    "ANSWER_MS",
+    "HAS_SANDBOX",
+    "MAGIC",
+    "PAYLOAD_LIMIT",
+    "SANDBOX_GONE",
+    "SOCKET",
+    "WORK_MS",
+]
 
 BEGIN = b"B"
 GO = b"G"
 
 OWN_DESCRIPTORS = 3  # network, mount and user namespace of the launcher
-HAS_SANDBOX = 1  # flag: the fourth descriptor is CNI_NETNS
-SANDBOX_GONE = 2  # flag: CNI_NETNS names nothing
-
 _HEADER = struct.Struct("<4sI")
 _ANSWER = struct.Struct("<cBII")
 _REFUSAL = struct.Struct("<cH")
@@ -59,6 +79,7 @@ class Call:
     stdin: bytes
     has_sandbox: bool = False
     sandbox_gone: bool = False
+    is_command: bool = False
 
     @property
     def descriptors(self) -> int:
@@ -84,7 +105,7 @@ def parse_header(header: bytes) -> int:
 def parse_payload(payload: bytes) -> Call:
     """The call. Raises DecodeError; of two equal variables the first counts, as in a process."""
     flags, start = payload[:1], 1
-    if flags not in (b"\0", bytes([HAS_SANDBOX]), bytes([SANDBOX_GONE])):
+    if flags not in [bytes([known]) for known in (0, HAS_SANDBOX, SANDBOX_GONE, COMMAND)]:
         raise DecodeError("the request is broken", f"flags {flags!r}")
     environ: dict[str, str] = {}
     while (end := payload.find(b"\0", start)) > start:
@@ -94,7 +115,9 @@ def parse_payload(payload: bytes) -> Call:
         environ.setdefault(os.fsdecode(name), os.fsdecode(value))
         start = end + 1
     program = environ.pop("PROGRAM", "")
-    if end < 0 or not program or not all(map(is_passed, environ)):
+    is_command = flags == bytes([COMMAND])
+    passed = COMMAND_NAMES.__contains__ if is_command else is_passed
+    if end < 0 or not program or not all(map(passed, environ)):
         raise DecodeError("the request is broken", "its variables are not those of a call")
     return Call(
         program=program,
@@ -102,6 +125,7 @@ def parse_payload(payload: bytes) -> Call:
         stdin=payload[end + 1 :],
         has_sandbox=bool(flags[0] & HAS_SANDBOX),
         sandbox_gone=bool(flags[0] & SANDBOX_GONE),
+        is_command=is_command,
     )
 
 
@@ -115,3 +139,8 @@ def render_answer(status: int, stdout: bytes, stderr: bytes) -> bytes:
     if len(stdout) + len(stderr) > PAYLOAD_LIMIT:
         raise DecodeError("the answer is too large", f"at most {PAYLOAD_LIMIT} bytes")
     return _ANSWER.pack(b"R", status, len(stdout), len(stderr)) + stdout + stderr
+
+
+def render_frame(kind: bytes, data: bytes) -> bytes:
+    """What the agent says of a command."""
+    return kind + len(data).to_bytes(4, "little") + data

@@ -24,7 +24,7 @@ from netplug.agent import logs
 from netplug.agent.calls import Answer, Hosts, Worker
 from netplug.agent.gauges import read_state
 from netplug.agent.logs import event
-from netplug.agent.metrics import Metric, Requests, Source, render_metrics
+from netplug.agent.metrics import COMMAND, Metric, Requests, Source, render_metrics
 from netplug.agent.protocol import (
     BEGIN,
     GO,
@@ -34,6 +34,7 @@ from netplug.agent.protocol import (
     parse_header,
     parse_payload,
     render_answer,
+    render_frame,
     render_refusal,
 )
 from netplug.errors import Conflict, NetplugError, RequestError
@@ -146,6 +147,9 @@ class Agent:
             self.requests.count(verb, "abandoned")
             event("abandoned", **names)
             return
+        if call.is_command:
+            self._serve_command(worker, connection, call, descriptors[0])
+            return
         began = time.perf_counter()
         answer = worker.work(call, request, descriptors, lambda: _is_open(connection))
         seconds = time.perf_counter() - began
@@ -153,9 +157,28 @@ class Agent:
         connection.sendall(render_answer(answer.status, answer.stdout, answer.stderr))
         for line in answer.stderr.decode(errors="replace").splitlines():
             event("said", logging.WARNING, **names, text=line)
-        event(
-            "served", **names, status=answer.status, code=_code(answer), ms=round(seconds * 1e3, 1)
-        )
+        event("served", **names, status=answer.status, code=_code(answer), ms=_ms(seconds))
+
+    def _serve_command(
+        self, worker: Worker, connection: socket.socket, call: Call, host_fd: int
+    ) -> None:
+        from netplug.agent import commands  # with typer and all commands: not in every agent
+
+        names = _names(call)
+        began = time.perf_counter()
+        try:
+            status, frames = commands.run_command(
+                worker, connection, call, host_fd=host_fd, awaited=lambda: _is_open(connection)
+            )
+        except commands.NotMine as refusal:
+            self.requests.count(COMMAND, "refused")
+            event("refused", **names, why=refusal)
+            connection.sendall(render_frame(b"N", str(refusal).encode(errors="replace")))
+            return
+        seconds = time.perf_counter() - began
+        self.requests.count(COMMAND, "error" if status else "ok", seconds)
+        connection.sendall(frames)
+        event("served", **names, status=status, ms=_ms(seconds))
 
     def _control(self, connection: socket.socket, head: bytes) -> None:
         """status, metrics, reload, stop: one line of JSON each way."""
@@ -266,9 +289,15 @@ def _receive_http(connection: socket.socket, head: bytes) -> None:
 
 def _names(call: Call) -> dict[str, str]:
     """What the log tells of a call: its own names, and the trace that it belongs to."""
+    if call.is_command:
+        return {"verb": COMMAND, "command": call.stdin.partition(b"\0")[0].decode(errors="replace")}
     keys = {"verb": "COMMAND", "container": "CONTAINERID", "ifname": "IFNAME"}
     names = {name: call.environ.get(f"CNI_{key}", "") for name, key in keys.items()}
     return {**names, "trace": call.environ.get("TRACEPARENT", "")}
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 1)
 
 
 def _code(answer: Answer) -> int | None:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from netplug.agent import service
-from netplug.agent.protocol import SOCKET
 from netplug.agent.server import control
 from netplug.cli.context import DryRun, Json, get_context
+from netplug.cli.handover import agent_socket
 from netplug.cli.output import print_done, print_json, print_table
 from netplug.cni.files import write_file
 
@@ -19,7 +19,7 @@ LogFormat = Annotated[
     Literal["text", "json"], typer.Option(help="Lines of key=value, or one JSON object each.")
 ]
 Socket = Annotated[Path, typer.Option("--socket", help="Where the agent listens.")]
-DEFAULT = Path(SOCKET)
+DEFAULT = Path(agent_socket())
 
 
 @app.command()

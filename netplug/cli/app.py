@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +48,7 @@ def _settings(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    ctx.obj = Context(conf_dir)
+    ctx.obj = (ctx.obj or Context)(conf_dir)
 
 
 app.add_typer(network.app, name="network")
@@ -64,3 +65,9 @@ app.command()(upkeep.gc)
 app.command()(upkeep.status)
 app.command()(upkeep.install)
 app.command()(upkeep.version)
+
+
+@cache
+def get_command() -> Any:
+    """All of them as one, which takes a command line; made once in a process."""
+    return typer.main.get_command(app)

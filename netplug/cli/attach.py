@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 from typing import Annotated, Any
 
 import typer
@@ -69,7 +68,7 @@ def connect(
 ) -> None:
     """Give a container an interface on a network."""
     context = get_context(ctx)
-    place = resolve_target(target)
+    place = resolve_target(context, target)
     conflist = context.network(network)
     with context.engine() as engine:
         _demand_unconnected(engine, place, network, ifname)
@@ -85,7 +84,7 @@ def connect(
             capabilities=capabilities,
         )
         parsed, warnings = parse_conflist_network(conflist)
-        parsed = with_firewall(parsed, os.environ.get("NETPLUG_FIREWALL"))
+        parsed = with_firewall(parsed, context.environ.get("NETPLUG_FIREWALL"))
         for line in warnings:
             warn(line)
         attachment = parse_attachment(request, parsed, via="cli")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -28,21 +29,24 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 class Context:
     """Settings of one run: --conf-dir, NETCONFPATH, CNI_PATH, NETPLUG_STATE, NETPLUG_FIREWALL."""
 
-    def __init__(self, conf_dir: str | None = None) -> None:
+    def __init__(
+        self, conf_dir: str | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
         self._conf_dir = conf_dir
+        self.environ = environ
 
     @cached_property
     def state_folder(self) -> Path:
-        named = os.environ.get("NETPLUG_STATE")
+        named = self.environ.get("NETPLUG_STATE")
         return Path(named) if named else default_state_folder()
 
     @cached_property
     def folders(self) -> tuple[str, ...]:
-        return conf_folders(self._conf_dir, os.environ.get("NETCONFPATH"), self.state_folder)
+        return conf_folders(self._conf_dir, self.environ.get("NETCONFPATH"), self.state_folder)
 
     @property
     def cni_path(self) -> str:
-        return os.environ.get("CNI_PATH") or DEFAULT_CNI_PATH
+        return self.environ.get("CNI_PATH") or DEFAULT_CNI_PATH
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -53,6 +57,19 @@ class Context:
                 yield Engine(state, host, warn, foreign_of=foreign_of)
         finally:
             state.close()
+
+    @property
+    def folder(self) -> str:
+        """Where relative paths begin."""
+        return os.getcwd()
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def execute(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *words], capture_output=True, text=True, timeout=60, check=False
+        )
 
     def networks(self) -> list[Conflist]:
         found, warnings = list_networks(self.folders)

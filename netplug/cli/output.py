@@ -24,7 +24,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
+    console = Console(
+        width=None if sys.stdout.isatty() else 1000,
+        highlight=False,
+        _environ=getattr(sys.stdout, "environ", None),  # in the agent, the caller's
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
