@@ -26,13 +26,12 @@ class Shell:
         self._command = str(Path(sys.executable).with_name("netplug"))
         self._environ = {
             "PATH": SEARCH_PATH,
-            "NETCONFPATH": str(setup.folder / "networks"),
             "NETPLUG_STATE": str(setup.state),
             "NETPLUG_RUN": str(setup.run),
         }
         self._host = SimulatedHost()
         stack.callback(self._host.close)
-        self._run("network", "create", NETWORK, "--subnet", SUBNET)
+        self._run("network", "create", NETWORK, "--private", "--subnet", SUBNET)
         self._run("connect", self._next_container(), NETWORK)
 
     def _next_container(self) -> str:

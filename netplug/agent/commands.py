@@ -115,6 +115,10 @@ class HandedContext(Context):
             return namespaces.open_namespace(path)
         return namespaces.demand_namespace(os.dup(fd), path)
 
+    @property
+    def folder(self) -> str:
+        return self.environ.get(wire.FOLDER, "/")
+
     def exists(self, path: str) -> bool:
         try:
             self._desk.open(path)

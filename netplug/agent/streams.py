@@ -40,6 +40,8 @@ class Stream(io.TextIOBase):
         return self._said.environ if self._said else None
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):  # how some find out whether a stream takes bytes
+            raise TypeError("a text stream takes str")
         if self._said is None:
             return self.rest.write(text)
         self._said.parts.append((self._number, text))

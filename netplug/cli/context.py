@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist, find_network, list_networks
 from netplug.cni.verbs import recorded_foreign
 from netplug.engine import Engine
+from netplug.errors import NotFound
 from netplug.host import Host, default_state_folder
 from netplug.networks import conf_folders
 from netplug.state import Record, State
@@ -67,6 +69,9 @@ class Context:
         return os.path.exists(path)
 
     def execute(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Raises NotFound where there is no such program."""
+        if shutil.which(program) is None:
+            raise NotFound(f"{program} is not installed", "no such program in PATH", "")
         return subprocess.run(
             [program, *words], capture_output=True, text=True, timeout=60, check=False
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 
 from netplug.cli.context import Context
@@ -74,8 +73,6 @@ def _from_containerd(context: Context, name: str) -> Target:
 
 
 def _run(context: Context, program: str, *words: str) -> str:
-    if shutil.which(program) is None:
-        raise NotFound(f"{program} is not installed", "no such program in PATH", "")
     done = context.execute(program, *words)
     if done.returncode:
         raise NotFound(

@@ -130,7 +130,7 @@ def test_a_payload_is_read_as_a_process_reads_its_environment() -> None:
         b"\0",
         payload(),
         payload(3, b"PROGRAM=np"),
-        payload(4, b"PROGRAM=np"),
+        payload(8, b"PROGRAM=np"),
         payload(0, b"PROGRAM="),
         payload(0, b"PROGRAM=np", b"CNI_X"),
         payload(0, b"PROGRAM=np", b"LD_PRELOAD=/x"),
