@@ -60,7 +60,7 @@ class State:
         self._path = self.folder / FILE
         self.damaged = ""  # where a damaged state file was put that we found
         self._db = self._open()
-        self._inode = os.stat(self._path).st_ino
+        self._file = os.stat(self._path)
         self._locks: Locks | None = None  # opened when first needed: the disk may be full
 
     def _open(self) -> sqlite3.Connection:
@@ -83,7 +83,7 @@ class State:
     def current(self) -> bool:
         """Is this still the file of that name? Another process may have set it aside."""
         try:
-            return os.stat(self._path).st_ino == self._inode
+            return os.path.samestat(os.stat(self._path), self._file)
         except FileNotFoundError:
             return False
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import through
 
 from netplug import host as hosts
 from netplug.config import parse_network
@@ -85,12 +86,24 @@ class Site:
         self, network: Network, container: Host, name: str = "", **wishes: Any
     ) -> tuple[Attachment, Result]:
         attachment = self.attachment(network, container, name, **wishes)
+        if caller := self._caller(attachment):
+            return attachment, caller.add(network, attachment)
         with self.engine() as engine:
             return attachment, engine.add(network, attachment)
 
+    def _caller(self, attachment: Attachment) -> through.Caller | None:
+        """Who calls the plugin, where the tests go another way than this process."""
+        way = through.taken()
+        if way is None or self.folder != STATE or attachment.via != "cni":
+            return None
+        return through.Caller(self.host, way)
+
     def delete(self, *attachments: Attachment) -> None:
-        with self.engine() as engine:
-            for attachment in attachments:
+        for attachment in attachments:
+            if caller := self._caller(attachment):
+                caller.delete(attachment)
+                continue
+            with self.engine() as engine:
                 engine.delete(attachment)
 
     def check(self, attachment: Attachment, previous: Result | None = None) -> None:

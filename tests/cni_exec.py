@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +16,9 @@ from itertools import combinations, product
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+import through
+from through import SEARCH_PATH
 
 from netplug.cni.main import serve
 from netplug.host import default_state_folder
@@ -26,10 +28,8 @@ from netplug.kernel import namespaces
 if TYPE_CHECKING:
     from conftest import Host
 
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OURS = ("netplug", "netplug-bridge", "netplug-ipam")
 CACHE = Path("/var/lib/cni/results")
-PATIENCE = 60  # seconds for one plugin
 
 Json = dict[str, Any]
 
@@ -115,7 +115,11 @@ NOBODY = Pod("", ifname="")
 def serve_in(
     host: Host, environ: Mapping[str, str], stdin: bytes, program: str = "netplug"
 ) -> Answer:
-    """Our plugin's answer, in process, with `host` for its own network namespace."""
+    """Our plugin's answer, with `host` for its own network namespace: in process, or by the way
+    that the tests go."""
+    if way := through.taken():
+        found = {"PATH": SEARCH_PATH, **environ}
+        return execute_in(host, way.folder / program, found, stdin)
     log: list[str] = []
     text, failed = host.call(lambda: serve(environ, lambda: stdin, program=program, log=log.append))
     return Answer(text, int(failed), "\n".join(log))
@@ -123,17 +127,7 @@ def serve_in(
 
 def execute_in(host: Host, program: Path, environ: Mapping[str, str], stdin: bytes) -> Answer:
     """A plugin's answer, as a process with nothing in its environment but what is given."""
-    done = host.call(
-        lambda: subprocess.run(
-            [program],
-            input=stdin,
-            env=dict(environ),
-            cwd="/",
-            capture_output=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-    )
+    done = through.execute(host, program, environ, stdin)
     return Answer(done.stdout.decode(), done.returncode, done.stderr.decode())
 
 

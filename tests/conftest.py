@@ -40,6 +40,11 @@ _named: set[str] = set()  # residue that a test was already blamed for
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.register(sandboxes)
     parser.addoption("--long", action="store_true", help="run the tests marked `long` as well")
+    parser.addoption(
+        "--through",
+        choices=("native", "python", "one-process"),
+        help="how tests below tests/netns call the plugin, instead of in this process",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,7 +24,7 @@ from netplug.engine import Engine
 from netplug.errors import DelegateError, NetplugError, RequestError
 from netplug.host import Host
 from netplug.kernel import namespaces
-from netplug.state import Record, State
+from netplug.state import FILE, Record, State
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 KINDS = (namespaces.CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER)  # order of the own descriptors
@@ -47,6 +47,7 @@ class Hosts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], _Held] = {}
+        self.logs: dict[int | None, int | None] = {}  # of state files that were opened, by inode
 
     @contextmanager
     def use(self, fd: int) -> Iterator[Host]:
@@ -101,7 +102,21 @@ class Worker:
             self._state = None
         if self._state is None:
             self._state = State(self.folder)
+            self.hosts.logs.setdefault(_inode(self.folder / FILE), self._log())
         return self._state
+
+    def _log(self) -> int | None:
+        """SQLite's write-ahead log: as long as any thread has the file open, it stays."""
+        return _inode(self.folder / f"{FILE}-wal")
+
+    def lost_state(self) -> bool:
+        """Has somebody taken the log away under us, as whoever puts an older file in place may?
+
+        The connections of all threads then disagree with the file, and each new one joins them:
+        nothing but a new process can read it.
+        """
+        known = self.hosts.logs.get(_inode(self.folder / FILE))
+        return known is not None and known != self._log()
 
     def parse(self, call: Call) -> Request | None:
         """None for a wrong call: the answer will be an error, and needs no kernel."""
@@ -206,6 +221,13 @@ class _Handed:
 
     def state_folder(self) -> Path:
         return self._worker.folder
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _ipam_plugin(config: Mapping[str, object]) -> str:

@@ -137,6 +137,9 @@ class Agent:
         verb = names["verb"]
         request = worker.parse(call)
         refusal = worker.refusal(call, request, descriptors)
+        if not refusal and worker.lost_state():
+            refusal = "the state file's log was taken away; this agent ends"
+            self.stop()
         if refusal:
             self.requests.count(verb, "refused")
             event("refused", **names, why=refusal)

@@ -64,7 +64,7 @@ def start(
     A session of its own, standard descriptors on /dev/null (or the log), every other one
     closed, cwd /: it keeps nothing of its starter's. Raises Conflict, Unavailable.
     """
-    stop_note(socket).unlink(missing_ok=True)
+    Path(stop_note(str(socket))).unlink(missing_ok=True)
     if read_status(socket) is not None:
         raise Conflict(f"an agent runs already on {socket}", "", "see: netplug agent status")
     with open(log or "/dev/null", "ab") as output:
@@ -91,7 +91,7 @@ def stop(socket: Path) -> None:
     Raises NetplugError when none answers, Unavailable when it stays.
     """
     if socket.parent.is_dir():
-        stop_note(socket).touch(mode=0o600)
+        Path(stop_note(str(socket))).touch(mode=0o600)
     status = demand_running(socket)
     control(socket, "stop")
     deadline = time.monotonic() + START_SECONDS

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import Station, connected, dies_after, exchange, open_descriptors, paths_of, wait_for
 from attaching import Site, differing, dump
-from cni_exec import CACHE, SEARCH_PATH
+from cni_exec import CACHE
 from launching import PATIENCE
+from through import SEARCH_PATH
 
 from netplug import __version__
 from netplug.agent import protocol, wire

@@ -10,28 +10,23 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from agents import Station
 from attaching import differing, dump
 from cni_exec import NOBODY, Answer, Pod, Runtime, execute_in, install_folder, pairwise, state_rows
-from launching import PATIENCE
+from netns import test_bridge_options as bridge
 from netns import test_cni_delete as removal
 from netns import test_cni_hostile_calls as hostile
 from netns import test_cni_verbs as verbs
+from through import WAYS, Way, going, opened
 from unit import test_cni_hostile as table
-
-from netplug.agent.build import Settings, make_launcher
-from netplug.errors import UnsupportedError
-from netplug.install import install_plugin
 
 if TYPE_CHECKING:
     from conftest import Host
 
-ROUTES = ("native", "python", "one-process")
 # One process alone passes these in process by default; executing each call takes ten times longer
 slow_alone = pytest.mark.parametrize(
     "route",
@@ -41,47 +36,16 @@ slow_alone = pytest.mark.parametrize(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A plugin folder, and the agent behind its launcher (the one process alone has none)."""
-
-    kind: str
-    folder: Path
-    station: Station | None
-
-    def served(self, verb: str) -> int:
-        """How many calls of this verb the agent has answered."""
-        if self.station is None:
-            return 0
-        return sum(self.station.counted(verb, result) for result in ("ok", "error"))
-
-
-@pytest.fixture(scope="module", params=ROUTES)
+@pytest.fixture(scope="module", params=WAYS)
 def route(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Route]:
-    folder = tmp_path_factory.mktemp("route")
-    station = Station(folder / "s" / "agent.sock")
-    settings = Settings(
-        socket=str(station.socket), answer_ms=PATIENCE * 1000, work_ms=PATIENCE * 1000
-    )
-    try:
-        launcher = make_launcher(settings, request.param)
-    except UnsupportedError as reason:
-        pytest.skip(str(reason))
-    install_plugin(folder / "bin", launcher)
-    if request.param == "one-process":
-        yield Route(request.param, folder / "bin", None)
-        return
-    station.start()
-    try:
-        yield Route(request.param, folder / "bin", station)
-    finally:
-        station.stop()
+) -> Iterator[Way]:
+    with opened(request.param, tmp_path_factory.mktemp("route")) as way:
+        yield way
 
 
 @pytest.fixture
-def runtime(host: Host, route: Route, tmp_path: Path) -> Runtime:
+def runtime(host: Host, route: Way, tmp_path: Path) -> Runtime:
     """Executes the route's plugin. The folder is this test's own: some add plugins to it."""
     shutil.copytree(route.folder, tmp_path / "bin", symlinks=True)
     return Runtime(host, tmp_path / "bin", execute=True, cache=tmp_path / "cache")
@@ -117,6 +81,26 @@ def test_alike(request: pytest.FixtureRequest, test: Callable[..., None], runtim
     test(**{name: request.getfixturevalue(name) for name in inspect.signature(test).parameters})
 
 
+site = bridge.site
+BRIDGE: list[Callable[..., None]] = [
+    bridge.test_an_admins_bridge_is_used_and_stays,
+    bridge.test_a_link_of_another_kind_is_refused,
+    bridge.test_two_networks_share_a_bridge,
+    bridge.test_different_values_under_one_key_name_the_other_network,
+    bridge.test_a_config_changed_under_a_living_attachment,
+]
+
+
+@slow_alone
+@pytest.mark.parametrize("test", BRIDGE, ids=lambda test: test.__name__.removeprefix("test_"))
+def test_bridge_alike(
+    request: pytest.FixtureRequest, test: Callable[..., None], route: Way
+) -> None:
+    names = inspect.signature(test).parameters
+    with going(route):
+        test(**{name: request.getfixturevalue(name) for name in names})
+
+
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
 def test_the_plugins_own_namespace_is_refused(runtime: Runtime, command: str) -> None:
     verbs.test_the_plugins_own_namespace_is_refused_before_any_work(runtime, command)
@@ -146,7 +130,7 @@ def test_delete_whatever_happened(runtime: Runtime, spawn: Callable[[], str]) ->
     removal.walk_cases(runtime, spawn, cases[:4])
 
 
-def test_the_whole_of_one_life(runtime: Runtime, route: Route) -> None:
+def test_the_whole_of_one_life(runtime: Runtime, route: Way) -> None:
     """Dual stack, ports, bandwidth: what is told and what is there; and who has worked."""
     host = runtime.host
     web, before = host.container("web"), dump(host)
@@ -184,7 +168,7 @@ esac
 
 
 def test_a_foreign_ipam_plugin_is_executed_by_the_caller(
-    runtime: Runtime, route: Route, tmp_path: Path
+    runtime: Runtime, route: Way, tmp_path: Path
 ) -> None:
     """The agent says 'not mine', and executes nothing; the result is the same by every route."""
     host = runtime.host
@@ -280,7 +264,7 @@ def test_a_damaged_state_file_is_kept_aside(runtime: Runtime, state: Path) -> No
     runtime.delete(removal.NETWORK, pod)
 
 
-def test_routes_can_be_mixed(host: Host, route: Route, tmp_path: Path) -> None:
+def test_routes_can_be_mixed(host: Host, route: Way, tmp_path: Path) -> None:
     """What one route has added, another checks, refuses to add again, and deletes."""
     if route.station is None:
         pytest.skip("the other routes are mixed with this one")

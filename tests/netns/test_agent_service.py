@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -327,6 +328,28 @@ def test_reload_spares_the_calls_that_are_running(host: Host, station: Station) 
     assert not failures
     assert not state_rows(host)
     station.stop()
+
+
+# --- a state file that somebody exchanges
+
+
+def test_without_its_log_the_agent_ends(host: Host, station: Station, tmp_path: Path) -> None:
+    """Its threads' connections disagree with the file then; one process alone reads it right."""
+    station.folder = tmp_path / "state"
+    station.start()
+    pods = [Pod(f"c{n}", host.container(f"c{n}").path) for n in range(2)]
+    assert ask(station.socket, host, pods[0].environ("ADD", "/x"), STDIN)[0] == 0
+    site = Site(host, station.folder)
+    with closing(sqlite3.connect(station.folder / "state.db")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for name in ("state.db-wal", "state.db-shm"):
+        (station.folder / name).unlink()
+    with open_descriptors(*paths_of(host, pods[1].netns)) as fds:
+        said = exchange(station.socket, render_request(pods[1].environ("ADD", "/x"), STDIN), fds)
+    assert said[:1] == b"N" and b"log was taken away" in said
+    assert os.waitstatus_to_exitcode(station.wait()) == 0
+    site.delete(Attachment("lan", "c0", "eth0", sandbox=pods[0].netns))
+    assert not any(site.rows().values())
 
 
 # --- stop

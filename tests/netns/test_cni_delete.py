@@ -216,6 +216,7 @@ def fold_log(path: Path) -> None:
         Path(f"{path}{part}").unlink(missing_ok=True)
 
 
+@pytest.mark.in_process  # an agent ends where the log is taken away under it
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_state_blocks_neither_delete_nor_add(
     runtime: Runtime, state: Path, damage: str
@@ -238,6 +239,7 @@ def test_a_damaged_state_blocks_neither_delete_nor_add(
     assert not state_rows(host)
 
 
+@pytest.mark.in_process
 def test_a_damaged_state_is_kept_aside(runtime: Runtime, state: Path) -> None:
     """Its owner may want to look into it; the log says where it is."""
     state.write_text("not a database\n")

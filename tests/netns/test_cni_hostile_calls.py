@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import through
 from cni_exec import Answer, Json, execute_in, install_folder, serve_in, state_rows
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,8 @@ def test_every_hostile_call_ends_well(host: Host, group: str) -> None:
     calls: list[Call] = getattr(table, group)
     for environ, stdin, code in calls:
         environ = placed(environ, container)
+        if through.taken() and any("\0" in value for value in environ.values()):
+            continue  # no process can be given it
         answer = serve_in(host, environ, stdin)
         command = environ.get("CNI_COMMAND", "")
         assert answer.code in expected(environ, stdin, code), (environ, stdin[:200], answer)
