@@ -26,6 +26,7 @@ from netplug.agent.gauges import read_state
 from netplug.agent.logs import event
 from netplug.agent.metrics import COMMAND, Metric, Requests, Source, render_metrics
 from netplug.agent.protocol import (
+    ANSWER_MS,
     BEGIN,
     GO,
     HEADER_BYTES,
@@ -393,9 +394,10 @@ def _warm_up() -> None:
 
 
 def control(path: Path, command: str) -> dict[str, object]:
-    """Asks the running agent. Raises ConnectionError or FileNotFoundError when none answers."""
+    """Asks the running agent. Raises ConnectionError or FileNotFoundError when there is none,
+    TimeoutError when it hangs."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(ANSWER_MS / 1000)
         connection.connect(str(path))
         connection.sendall(CONTROL + json.dumps({"command": command}).encode() + b"\n")
         answer = b""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from pathlib import Path
 
 from netplug.agent.autostart import stop_note
-from netplug.agent.server import control
+from netplug.agent.server import CREDENTIALS, control
 from netplug.agent.spawn import agent_command, spawn
-from netplug.errors import Conflict, NetplugError, Unavailable
+from netplug.errors import Conflict, NetplugError, PermissionRefused, Unavailable
 
 START_SECONDS = 10.0
 
@@ -65,8 +66,7 @@ def start(
     closed, cwd /: it keeps nothing of its starter's. Raises Conflict, Unavailable.
     """
     Path(stop_note(str(socket))).unlink(missing_ok=True)
-    if read_status(socket) is not None:
-        raise Conflict(f"an agent runs already on {socket}", "", "see: netplug agent status")
+    _demand_none(socket)
     with open(log or "/dev/null", "ab") as output:
         process = spawn([*agent_command(socket, folder), "--log-format", log_format], output)
     deadline = time.monotonic() + START_SECONDS
@@ -113,9 +113,49 @@ def render_units(socket: Path, folder: Path, log_format: str = "text") -> dict[s
     }
 
 
-def demand_running(socket: Path) -> dict[str, object]:
-    """The agent's status. Raises NetplugError when none answers."""
-    status = read_status(socket)
-    if status is None:
-        raise NetplugError("no agent answers", f"on {socket}", "start it with: netplug agent start")
-    return status
+def demand_running(path: Path) -> dict[str, object]:
+    """The agent's status. Raises NetplugError when there is none, Unavailable when it hangs."""
+    try:
+        return control(path, "status")
+    except TimeoutError:
+        raise _hanging(path) from None
+    except PermissionError as error:
+        raise PermissionRefused(
+            "the agent cannot be asked", f"{path}: {error.strerror}", "run as root"
+        ) from error
+    except (OSError, ValueError):
+        raise NetplugError(
+            "no agent answers", f"on {path}", "start it with: netplug agent start"
+        ) from None
+
+
+def _demand_none(path: Path) -> None:
+    try:
+        demand_running(path)
+    except (Unavailable, PermissionRefused):
+        raise
+    except NetplugError:
+        return
+    raise Conflict(f"an agent runs already on {path}", "", "see: netplug agent status")
+
+
+def _hanging(path: Path) -> Unavailable:
+    pid = _read_listener(path)
+    who = f"process {pid}" if pid > 1 else "the unit netplug.service"  # systemd made the socket
+    return Unavailable(
+        "the agent hangs",
+        f"{who} says nothing on {path}; launchers and commands do without it",
+        f"end it with: kill -KILL {pid}" if pid > 1 else "run: systemctl kill -s KILL netplug",
+    )
+
+
+def _read_listener(path: Path) -> int:
+    """The process that listens there, 0 where it cannot be told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.setblocking(False)
+            probe.connect(str(path))
+            raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        except OSError:
+            return 0
+    return int(CREDENTIALS.unpack(raw)[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from engines.cell import eventually_none
 from engines.flavour import Flavour
 from engines.images import NAME, WEB_SERVER
@@ -43,3 +46,21 @@ def test_a_removed_container_leaves_nothing_behind_the_others(
     assert not eventually_none(
         lambda: flavour.judge(before.added(podman.snapshot_of_rootless_network()))
     )
+
+
+def test_beside_an_agent_of_root(rootless_podman: Podman) -> None:
+    """It cannot be reached from the user's namespaces: one process does every call there."""
+    podman = rootless_podman
+    netplug = Path(sys.executable).with_name("netplug")
+    podman.cell.run(netplug, "agent", "start")
+    try:
+        podman.run("web", "--network", "lan", "-p", "18080:80", command=WEB_SERVER)
+        assert podman.cell.fetch("http://127.0.0.1:18080/") == "ok\n"
+        podman("rm", "--force", "--time", "0", "web")
+        assert podman.cell.run(netplug, "ps") == "nothing is attached\n"
+        counted = podman.cell.run(netplug, "metrics")
+        calls = [line for line in counted.splitlines() if line.startswith("netplug_requests_total")]
+        assert calls == ['netplug_requests_total{verb="command",result="ok"} 1']
+    finally:
+        podman.cell.run(netplug, "agent", "stop")
+        podman.cell.run("rm", "/run/netplug/agent.sock.stopped")

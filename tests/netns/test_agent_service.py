@@ -35,7 +35,7 @@ from netplug import __version__
 from netplug.agent import protocol, service
 from netplug.agent.server import control
 from netplug.cli.app import app
-from netplug.errors import Conflict
+from netplug.errors import Conflict, NetplugError, Unavailable
 from netplug.model import Attachment
 
 if TYPE_CHECKING:
@@ -92,6 +92,21 @@ def test_start_status_stop(station: Station) -> None:
     assert not station.socket.exists()
     refused = netplug("agent", "stop", *at)
     assert refused.exit_code
+
+
+@pytest.mark.parametrize("command", ["status", "stop", "reload"])
+def test_without_an_agent_and_with_one_that_hangs(station: Station, command: str) -> None:
+    words = ("agent", command, "--socket", str(station.socket))
+    missing = netplug(*words)
+    assert isinstance(missing.exception, NetplugError)
+    assert "no agent answers" in str(missing.exception)
+    assert "netplug agent start" in missing.exception.hint
+    started(station)
+    os.kill(station.pid, signal.SIGSTOP)
+    hung = netplug(*words)
+    assert isinstance(hung.exception, Unavailable)
+    assert f"process {station.pid} says nothing" in str(hung.exception)
+    assert hung.exception.hint == f"end it with: kill -KILL {station.pid}"
 
 
 def test_a_second_agent_is_a_conflict(station: Station) -> None:

@@ -245,7 +245,6 @@ def clean_up(host: Host, station: Station, callers: list[Caller], before: Json) 
     assert left <= {"state.db", "state.db-wal", "state.db-shm", "lock"}
 
 
-@pytest.mark.long
 def test_a_storm(host: Host, station: Station, tmp_path: Path) -> None:
     storm(host, station, tmp_path, 12, seed=1)
 
