@@ -24,7 +24,8 @@ from netplug.engine import Engine
 from netplug.errors import DelegateError, NetplugError, RequestError
 from netplug.host import Host
 from netplug.kernel import namespaces
-from netplug.state import FILE, Record, State
+from netplug.state import Record, State
+from netplug.statefile import FILE
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 KINDS = (namespaces.CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUSER)  # order of the own descriptors

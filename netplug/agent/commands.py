@@ -23,9 +23,9 @@ from netplug.cli import run
 from netplug.cli.context import Context
 from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist
+from netplug.config import is_ours
 from netplug.engine import Engine
 from netplug.kernel import namespaces
-from netplug.networks import is_ours
 
 REMOVING = ("connect", "disconnect", "gc", "repair")  # what meets records of foreign IPAM plugins
 FOREIGN = (

@@ -15,10 +15,10 @@ from pathlib import Path
 from netplug import ipam, plugins
 from netplug.agent.metrics import Metric, Sample
 from netplug.cni.conflist import list_networks
-from netplug.config import driver_name, parse_network, parse_own_ipam
+from netplug.config import driver_name, is_ours, parse_network, parse_own_ipam
 from netplug.errors import NetplugError
 from netplug.model import Network
-from netplug.networks import conf_folders, is_ours
+from netplug.networks import conf_folders
 from netplug.state import State
 
 Key = tuple[str, str]  # network and family
