@@ -29,6 +29,7 @@ class Memory:
         self._whole: set[Intent] = set()
         self._changes = 0  # of somebody else
         self._told = netlink_socket(fd, NETLINK_NETFILTER)
+        self._told.bind((0, 0))  # a socket without a port of its own is told nothing
         self._told.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
         self._told.setblocking(False)
 
