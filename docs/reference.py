@@ -108,6 +108,7 @@ def make_tables() -> dict[str, Callable[[], str]]:
     nested = {
         "network": common,
         "ipam": schema.IPAM,
+        "names": schema.NAMES,
         "range": schema.RANGE,
         "route": schema.ROUTE,
         "dns": schema.DNS,

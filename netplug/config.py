@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netplug.cni.golang import fold
+from netplug.cni.naming import parse_names
 from netplug.cni.protocol import check_network_name
 from netplug.cni.reader import Reader
 from netplug.cni.resolver import parse_network_dns
@@ -77,7 +78,8 @@ def parse_network(
     ]
     options, unknown_in_options = parse_options(config, driver_options, memory)
     ipam, unknown_in_ipam = _parse_ipam(config)
-    unknown += [*unknown_in_options, *unknown_in_ipam]
+    names, unknown_in_names = parse_names(config)
+    unknown += [*unknown_in_options, *unknown_in_ipam, *unknown_in_names]
     warnings = [key.judged(strict=strict_unknown) for key in unknown]
     network = Network(
         name=name,
@@ -86,6 +88,7 @@ def parse_network(
         ipam=ipam,
         dns=parse_network_dns(config, _TOP),
         firewall=_parse_firewall(config),
+        names=names,
         raw={key: value for key, value in config.items() if key not in OF_ONE_CALL},
     )
     return network, warnings

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from netplug import admission, plan, plugins, upkeep
@@ -23,7 +24,7 @@ from netplug.errors import (
 )
 from netplug.host import Host
 from netplug.kernel import Kernel, namespaces
-from netplug.model import Attachment, Facts, Lease, Network, Result
+from netplug.model import Attachment, Dns, Facts, Lease, Network, Result
 from netplug.plan import Difference, Plan
 from netplug.plugins import Driver
 from netplug.reconcile import compute_expected, is_dead, remove_owned
@@ -44,6 +45,33 @@ class ForeignIpam(Protocol):
     def gc(self) -> None: ...
 
 
+class Names(Protocol):
+    """Whoever answers for the names of containers."""
+
+    def publish(self, state: State, record: Record, kernel: Kernel) -> Dns:
+        """The record's names are visible from now on; the servers that the container may ask,
+        none where nobody would answer."""
+
+    def withdraw(self, state: State, record: Record, kernel: Kernel) -> None:
+        """They are not any more, once the record is leaving or gone."""
+
+    def fault(self) -> str:
+        """Why nobody would answer now; "" where somebody does."""
+
+
+class NoNames:
+    """Nobody does."""
+
+    def publish(self, state: State, record: Record, kernel: Kernel) -> Dns:
+        return Dns()
+
+    def withdraw(self, state: State, record: Record, kernel: Kernel) -> None:
+        return
+
+    def fault(self) -> str:
+        return "no name server runs"
+
+
 class Engine:
     """The use cases on one host, over one state. Belongs to one thread."""
 
@@ -55,11 +83,13 @@ class Engine:
         open_sandbox: Callable[[str], int | None] = namespaces.open_namespace,
         foreign_of: Callable[[Record], ForeignIpam | None] = lambda record: None,
         awaited: Callable[[], bool] = lambda: True,
+        names: Names | None = None,
     ) -> None:
         """`foreign_of`: the IPAM plugin that gave a record its addresses, where it was not ours.
 
         `awaited`: does the caller still wait for the result?
         """
+        self._names = names or NoNames()
         self.state = state
         self.host = host
         self.log = log
@@ -112,7 +142,7 @@ class Engine:
             record = admission.commit(self.state, driver, network, record, facts)
         try:
             plan.apply_each(kernel, record.plan, self.usage(record))
-            return self._finish(record)
+            return self._finish(kernel, network, record)
         except BaseException:
             self._undo(kernel, record)
             raise
@@ -140,24 +170,45 @@ class Engine:
                 self.state.extend(db, record)
                 self.state.use(db, self.host.id, record.attachment, record.plan)
             plan.apply_each(kernel, Plan(record.plan.steps[begun:]), self.usage(record))
-            return self._finish(record)
+            return self._finish(kernel, network, record)
         except BaseException:
             self._undo(kernel, record, foreign)
             raise
 
-    def _finish(self, record: Record) -> Result:
+    def _finish(self, kernel: Kernel, network: Network, record: Record) -> Result:
         """The record turns ready. Raises Busy if a DEL has passed meanwhile."""
         self.demand_awaited(record)
+        result = self.publish(kernel, network, record)
         with self.state.transaction() as db:
-            ready = self.state.ready(db, record.host, record.owner)
+            changed = None if result is record.result else result
+            ready = self.state.ready(db, record.host, record.owner, changed)
         if not ready:
             raise Busy(
                 f"{record.owner} was deleted while it was added",
                 "a DEL came before the ADD had ended",
                 "add it again if it is still wanted",
             )
+        return result
+
+    def publish(self, kernel: Kernel, network: Network, record: Record) -> Result:
+        """The result with the servers that know the names; as it is where there are none.
+
+        Before the record is ready: nobody hears of an ADD whose names are not visible, and
+        what a crash leaves of it is pending, and withdrawn with it.
+        """
         assert record.result is not None
-        return record.result
+        if network.names is None:
+            return record.result
+        servers = self._names.publish(self.state, record, kernel).nameservers
+        if not servers:  # who publishes has said why
+            return record.result
+        dns = record.result.dns
+        search = (f"{network.name}.{network.names.domain}", *dns.search)
+        return replace(record.result, dns=replace(dns, nameservers=servers, search=search))
+
+    def _withdraw(self, kernel: Kernel, record: Record) -> None:
+        if record.config.get("names"):
+            self._names.withdraw(self.state, record, kernel)
 
     def demand_awaited(self, record: Record) -> None:
         """Asked last, under the lock or in the transaction that a DEL waits for: the DEL of a
@@ -185,6 +236,7 @@ class Engine:
         The address goes last: it is never free while its link or rules can carry traffic.
         """
         errors = plan.remove(kernel, record.plan, self.usage(record))
+        self._withdraw(kernel, record)
         if foreign is not None:
             try:
                 foreign.delete()
@@ -300,6 +352,8 @@ class Engine:
     def status(self, network: Network, foreign: ForeignIpam | None = None) -> list[str]:
         """Warnings. Raises Unavailable when an ADD on this network could not succeed now."""
         warnings = upkeep.status(self, network)
+        if network.names and (fault := self._names.fault()):
+            warnings.append(f"containers on {network.name} do not find each other by name: {fault}")
         if foreign is not None:
             foreign.status()
         return warnings

@@ -150,6 +150,20 @@ class Ipam:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """That containers of a network find each other by name: key `names`.
+
+    NAME.NETWORK.`domain` is a container's full name; `ttl` is in seconds; `services` gives
+    names to ports, in addition to /etc/services; `upstreams` answer what is not ours.
+    """
+
+    domain: str = "internal"
+    ttl: int = 5
+    services: tuple[tuple[str, int], ...] = ()
+    upstreams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """One network as its configuration describes it.
 
@@ -163,6 +177,7 @@ class Network:
     ipam: Ipam | None = None
     dns: Dns = Dns()
     firewall: str = "auto"  # auto | nft | iptables | none
+    names: Names | None = None
     raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
     @property

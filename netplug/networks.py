@@ -40,6 +40,7 @@ class NewNetwork:
     ipv6: bool = False
     masquerade: bool = True
     dns: tuple[str, ...] = ()
+    names: bool = True
     options: tuple[tuple[str, Any], ...] = ()  # driver options by their JSON key
 
 
@@ -95,6 +96,8 @@ def compute_conflist(new: NewNetwork) -> dict[str, Any]:
     plugin |= options
     if new.subnets:
         plugin["ipam"] = {"type": "netplug", "ranges": _ranges(new)}
+    if new.names and "names" not in options and new.subnets:
+        plugin["names"] = True
     if new.dns:
         plugin["dns"] = {"nameservers": list(new.dns)}
     plugin["capabilities"] = dict.fromkeys(CAPABILITIES, True)

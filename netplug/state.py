@@ -87,6 +87,11 @@ class State:
         except FileNotFoundError:
             return False
 
+    @property
+    def inode(self) -> int:
+        """Tells this state file from every other on this machine."""
+        return self._inode
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing; other writers wait. Raises Busy after 20 s, InputError where the file
@@ -183,13 +188,25 @@ class State:
                 (host, key, attachment.owner, attachment.network, value, ours),
             )
 
-    def ready(self, db: sqlite3.Connection, host: str, owner: str) -> bool:
-        """The record's plan is applied; False when the record is gone or leaving."""
+    def ready(
+        self, db: sqlite3.Connection, host: str, owner: str, result: Result | None = None
+    ) -> bool:
+        """The record's plan is applied; False when the record is gone or leaving.
+
+        `result` replaces the one that was foreseen.
+        """
+        text = json.dumps(encode(result)) if result else None
         cursor = db.execute(
-            "UPDATE records SET phase='ready' WHERE host=? AND owner=? AND phase='pending'",
-            (host, owner),
+            "UPDATE records SET phase='ready', result=COALESCE(?, result)"
+            " WHERE host=? AND owner=? AND phase='pending'",
+            (text, host, owner),
         )
         return cursor.rowcount == 1
+
+    def tell(self, db: sqlite3.Connection, host: str, owner: str, result: Result) -> None:
+        """What the engine is told in the end, where that is known after the record is ready."""
+        text = json.dumps(encode(result))
+        db.execute("UPDATE records SET result=? WHERE host=? AND owner=?", (text, host, owner))
 
     def extend(self, db: sqlite3.Connection, record: Record) -> bool:
         """Stores the plan and result of a pending record; False when it is gone or leaving."""

@@ -116,7 +116,7 @@ class BridgeDriver:
             steps += plan_forwarding(lease, facts)
             steps += plan_gateways(options, lease, facts)
         if options.gateway or options.ip_masq or attachment.ports:
-            steps += _rules(facts, *_border(options, lease))
+            steps += _rules(facts, *_border(network, lease))
         steps += plan_inside(
             attachment,
             lease,
@@ -162,8 +162,9 @@ def _rules(facts: Facts, *intents: Intent) -> Iterator[Resource]:
     return (Rules(facts.firewall, intent) for intent in intents)
 
 
-def _border(options: BridgeOptions, lease: Lease) -> Iterator[Intent]:
+def _border(network: Network, lease: Lease) -> Iterator[Intent]:
     """What may pass between the bridge and the rest of the world."""
+    options: BridgeOptions = network.options
     device = router_device(options)
     for family in lease.families:
         yield Base(family)
@@ -176,6 +177,8 @@ def _border(options: BridgeOptions, lease: Lease) -> Iterator[Intent]:
         )
         if not options.internal:
             yield Accept(device, family)
+        elif network.names:
+            yield Accept(device, family, forward=False)
     for subnet in dict.fromkeys(leased.address.network for leased in lease.addresses):
         yield Subnet(subnet, device, options.ip_masq and not options.internal)
 

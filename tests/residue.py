@@ -17,6 +17,7 @@ SANDBOX = ("/run/.sandbox", "/run/tmp")  # made by sandbox.sh for itself, and fo
 KEPT_FILES = {
     "/run/xtables.lock",
     "/var/lib/netplug/lock",
+    "/run/netplug/lock",
     *(DATABASE + tail for tail in ("", "-wal", "-shm")),
 }
 TABLES = {"records", "usage", "ports", "leases"}  # others say nothing about an attachment

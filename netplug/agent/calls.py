@@ -20,6 +20,7 @@ from netplug.cni.main import serve
 from netplug.cni.protocol import Request, parse_request
 from netplug.cni.verbs import Log, is_ipam_call
 from netplug.config import is_ours
+from netplug.dns.service import Supervisor
 from netplug.engine import Engine
 from netplug.errors import DelegateError, NetplugError, RequestError
 from netplug.host import Host
@@ -89,8 +90,8 @@ class _Held:
 class Worker:
     """What one thread of the agent keeps between calls: its connection to the state file."""
 
-    def __init__(self, hosts: Hosts, folder: Path) -> None:
-        self.hosts, self.folder = hosts, folder
+    def __init__(self, hosts: Hosts, folder: Path, names: Supervisor) -> None:
+        self.hosts, self.folder, self.names = hosts, folder, names
         self._state: State | None = None
         self._own = tuple(
             namespaces.identity_of(f"/proc/self/ns/{name}") for name in ("mnt", "user")
@@ -205,7 +206,13 @@ class _Handed:
     def engine(self, request: Request, log: Log) -> Iterator[Engine]:
         with self._worker.hosts.use(self._descriptors[0]) as host:
             yield Engine(
-                self._worker.state, host, log, self.open_sandbox, demand_own_ipam, self._awaited
+                self._worker.state,
+                host,
+                log,
+                self.open_sandbox,
+                demand_own_ipam,
+                self._awaited,
+                self._worker.names.client(log),
             )
 
     def open_sandbox(self, path: str) -> int | None:

@@ -105,7 +105,15 @@ class HandedContext(Context):
             foreign = state.connection.execute(FOREIGN, (host.id,)).fetchone()
             if foreign and self._removes:
                 raise NotMine(f"the foreign plugin {foreign[0]} must be executed by the caller")
-            yield Engine(state, host, warn, self._open_sandbox, demand_own_ipam, self._awaited)
+            yield Engine(
+                state,
+                host,
+                warn,
+                self._open_sandbox,
+                demand_own_ipam,
+                self._awaited,
+                self._worker.names.client(warn),
+            )
 
     def _open_sandbox(self, path: str) -> int | None:
         """What the command has named, by the caller's descriptor; a record's own path is opened

@@ -38,6 +38,7 @@ from netplug.agent.protocol import (
     render_frame,
     render_refusal,
 )
+from netplug.dns.service import Supervisor
 from netplug.errors import Conflict, NetplugError, RequestError
 from netplug.locks import locked
 
@@ -57,6 +58,7 @@ class Agent:
     def __init__(self, path: Path, folder: Path) -> None:
         self.path, self._folder = path, folder
         self._hosts = Hosts()
+        self._name_server = Supervisor(path.parent, folder, external=_is_inherited())
         self._stopping = False
         self.requests = Requests()
         self.sources: list[Source] = [self.requests.read, lambda: read_state(folder)]
@@ -73,6 +75,7 @@ class Agent:
             thread.start()
         while not self._stopping:  # a signal's handler runs between two sleeps
             time.sleep(STOP_SECONDS)
+            self._name_server.watch()
         _wake(listener, len(threads), str(self.path))
         for thread in threads:
             thread.join()
@@ -84,7 +87,7 @@ class Agent:
 
     def _serve_calls(self, listener: socket.socket) -> None:
         """One thread: takes a call, serves it, takes the next."""
-        worker = Worker(self._hosts, self._folder)
+        worker = Worker(self._hosts, self._folder, self._name_server)
         while True:
             try:
                 connection, _ = listener.accept()
@@ -185,7 +188,7 @@ class Agent:
         event("served", **names, status=status, ms=_ms(seconds))
 
     def _control(self, connection: socket.socket, head: bytes) -> None:
-        """status, metrics, reload, stop: one line of JSON each way."""
+        """status, metrics, reload, names, stop: one line of JSON each way."""
         line = head + _receive_line(connection)
         request = json.loads(line)
         command = request.get("command") if isinstance(request, dict) else None
@@ -196,7 +199,10 @@ class Agent:
         elif command == "reload":
             self._hosts.forget()
             answer = {"reloaded": True}
-        elif command == "stop":
+        elif command == "names":
+            answer = {"running": self._name_server.ensure()}
+        elif command == "stop":  # a signal ends the agent alone: names are answered on
+            self._name_server.stop()
             self.stop()
             answer = {"stopping": True}
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from netplug.agent.autostart import stop_note
 from netplug.agent.server import CREDENTIALS, control
 from netplug.agent.spawn import agent_command, spawn
+from netplug.dns.protocol import NAME
 from netplug.errors import Conflict, NetplugError, PermissionRefused, Unavailable
 
 START_SECONDS = 10.0
@@ -33,7 +34,8 @@ SERVICE_UNIT = """\
 [Unit]
 Description=netplug agent: serves CNI calls without starting Python for each
 Requires=netplug.socket
-After=netplug.socket
+Wants=netplug-dns.service
+After=netplug.socket netplug-dns.service
 
 [Service]
 ExecStart={command}
@@ -41,6 +43,27 @@ Restart=on-failure
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE
 RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6 AF_PACKET
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+UMask=0077
+"""
+
+
+# A unit of its own, so that it answers on while the agent restarts; it ends with the socket.
+DNS_UNIT = """\
+[Unit]
+Description=netplug name server: containers find each other by name
+PartOf=netplug.socket
+
+[Service]
+ExecStart={python} -I -m netplug.dns {names} {folder}
+Restart=always
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_OVERRIDE
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
@@ -106,8 +129,15 @@ def stop(socket: Path) -> None:
 def render_units(socket: Path, folder: Path, log_format: str = "text") -> dict[str, str]:
     """systemd's unit files, by name."""
     command = " ".join([*agent_command(socket, folder), "--log-format", log_format])
-    values = {"socket": socket, "command": command}
+    values = {
+        "socket": socket,
+        "command": command,
+        "names": socket.parent / NAME,
+        "folder": folder,
+        "python": sys.executable,
+    }
     return {
+        "netplug-dns.service": DNS_UNIT.format(**values),
         "netplug.socket": SOCKET_UNIT.format(**values),
         "netplug.service": SERVICE_UNIT.format(**values),
     }

@@ -16,6 +16,8 @@ import typer
 from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist, find_network, list_networks
 from netplug.cni.verbs import recorded_foreign
+from netplug.dns.client import NameService, ask_agent
+from netplug.dns.protocol import RUN_FOLDER
 from netplug.engine import Engine
 from netplug.errors import NotFound
 from netplug.host import Host, default_state_folder
@@ -56,7 +58,8 @@ class Context:
         try:
             with Host() as host:
                 foreign_of = recorded_foreign(tuple(self.cni_path.split(":")))
-                yield Engine(state, host, warn, foreign_of=foreign_of)
+                names = NameService(RUN_FOLDER, warn, self._start_names)
+                yield Engine(state, host, warn, foreign_of=foreign_of, names=names)
         finally:
             state.close()
 
@@ -75,6 +78,14 @@ class Context:
         return subprocess.run(
             [program, *words], capture_output=True, text=True, timeout=60, check=False
         )
+
+    def _start_names(self) -> bool:
+        """By the agent, where there is one; else one that ends with the last container."""
+        if ask_agent(RUN_FOLDER):
+            return True
+        from netplug.dns.service import start
+
+        return start(RUN_FOLDER, self.state_folder, while_used=True)
 
     def networks(self) -> list[Conflist]:
         found, warnings = list_networks(self.folders)

@@ -72,6 +72,9 @@ def create(
     ] = False,
     masquerade: Annotated[bool, typer.Option(help="Leave with the host's address.")] = True,
     dns: Annotated[list[str] | None, typer.Option(help="Name server, repeatable.")] = None,
+    names: Annotated[
+        bool, typer.Option("--names/--no-names", help="Containers find each other by name.")
+    ] = True,
     opt: Annotated[
         list[str] | None, typer.Option("--opt", "-o", help="Any key of the driver: KEY=VALUE.")
     ] = None,
@@ -110,6 +113,7 @@ def create(
             ipv6,
             masquerade,
             tuple(dns or ()),
+            names,
             tuple(options.items()),
         )
     )

@@ -24,6 +24,8 @@ RESULT: Schema = {
     "dns": DNS,
 }
 
+NAMES: Schema = dict.fromkeys(("domain", "ttl", "services", "upstreams"))
+
 RANGE: Schema = dict.fromkeys(("subnet", "rangeStart", "rangeEnd", "gateway", "exclude"))
 
 IPAM: Schema = {
@@ -60,6 +62,7 @@ REQUEST: Schema = {
     **BANDWIDTH,
     "ipam": IPAM,
     "dns": DNS,
+    "names": NAMES,
     "args": ARGS,
     "runtimeConfig": RUNTIME,
     "prevResult": RESULT,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from netplug import admission, ipam, leasing, plugins
+from netplug.cni.naming import parse_names
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
@@ -23,6 +24,8 @@ from netplug.config import (
     parse_network,
     parse_own_ipam,
 )
+from netplug.dns.client import NameService
+from netplug.dns.protocol import RUN_FOLDER
 from netplug.engine import Engine
 from netplug.errors import (
     ConfigError,
@@ -68,7 +71,8 @@ class OneProcess:
         try:
             with Host() as host:
                 foreign_of = recorded_foreign(request.path)
-                yield Engine(state, host, log, foreign_of=foreign_of)
+                names = NameService(RUN_FOLDER, log)
+                yield Engine(state, host, log, foreign_of=foreign_of, names=names)
         finally:
             state.close()
 
@@ -288,4 +292,12 @@ def _parse_ipam_network(request: Request, log: Log) -> Network:
     parsed = parse_own_ipam(section, runtime if isinstance(runtime, dict) else {})
     for key in ipam.unknown_keys(section):
         log(f"network {request.config['name']}: {key}")
-    return Network(request.config["name"], "ipam", None, ipam=replace(parsed, type="netplug"))
+    names, _ = parse_names(request.config)
+    return Network(
+        name=request.config["name"],
+        driver="ipam",
+        options=None,
+        ipam=replace(parsed, type="netplug"),
+        names=names,
+        raw={"names": request.config["names"]} if names else {},
+    )

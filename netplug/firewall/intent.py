@@ -66,10 +66,14 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Traffic of a bridge must survive foreign forward and input chains that drop by policy."""
+    """Traffic of a bridge must survive foreign forward and input chains that drop by policy.
+
+    Without `forward` it is only its questions to the host's name server.
+    """
 
     bridge: str
     family: Family
+    forward: bool = True
 
     @property
     def key(self) -> str:

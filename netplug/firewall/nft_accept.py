@@ -97,8 +97,10 @@ def accept_rules(intent: Accept, chain: nf.Chain) -> tuple[Rule, ...]:
     heads: tuple[tuple[Term, ...], ...]
     if chain.hook == nf.INPUT:
         heads = tuple((from_bridge, _to_port(name, 53)) for name in ("udp", "tcp"))
-    else:
+    elif intent.forward:
         heads = ((from_bridge,), (interface_is("oifname", intent.bridge),))
+    else:
+        heads = ()
     return tuple(Rule(chain.name, (*only, *head, ACCEPT), why) for head in heads)
 
 

@@ -209,7 +209,41 @@ def netlink_socket(fd: int, protocol: int) -> socket.socket:
 
 def living_cookies() -> set[int]:
     """Cookies of every network namespace that a process or an nsfs mount holds, seen from here."""
-    found: dict[tuple[int, int], int] = {}
+    return set(_living().values())
+
+
+def open_by_cookie(wanted: set[int]) -> dict[int, int]:
+    """Descriptors of those of the wanted namespaces that are alive, by cookie."""
+    found: dict[int, int] = {}
+    for path, number in _living().items():
+        if number not in wanted or number in found:
+            continue
+        fd = open_namespace(path)
+        if fd is not None and cookie(fd) == number:  # it was another one a moment ago
+            found[number] = fd
+        elif fd is not None:
+            os.close(fd)
+    return found
+
+
+def held_by_others() -> set[tuple[int, int]]:
+    """Identities of network namespaces that another process than this one is in, or a mount
+    holds; a stat(2) for each process, no namespace is entered."""
+    own = f"/proc/{os.getpid()}/"
+    found = set()
+    for path in _namespace_paths():
+        if path.startswith(own):
+            continue
+        try:
+            found.add(identity_of(path))
+        except OSError:
+            continue
+    return found
+
+
+def _living() -> dict[str, int]:
+    """One path to each living network namespace, with its cookie."""
+    found: dict[tuple[int, int], tuple[str, int]] = {}
     for path in _namespace_paths():
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -219,12 +253,12 @@ def living_cookies() -> set[int]:
             key = identity(fd)
             new = key not in found and stat.S_ISREG(os.fstat(fd).st_mode)
             if new and fcntl.ioctl(fd, NS_GET_NSTYPE) == CLONE_NEWNET:
-                found[key] = cookie(fd)
+                found[key] = (path, cookie(fd))
         except OSError:
             pass
         finally:
             os.close(fd)
-    return set(found.values())
+    return dict(found.values())
 
 
 def _namespace_paths() -> list[str]:

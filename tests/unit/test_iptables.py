@@ -105,7 +105,7 @@ def test_a_bridge_that_iptables_would_misread_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedError, match="cannot serve the bridge"):
         compute_ruleset(BridgePolicy(name, 4))
     with pytest.raises(UnsupportedError):
-        compute_legacy_accept(name, 4)
+        compute_legacy_accept(Accept(name, 4))
 
 
 def test_comments_read_back() -> None:

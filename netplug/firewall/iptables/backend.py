@@ -143,7 +143,7 @@ class LegacyAccept:
 
     def _ask(self, verb: str, intent: Accept) -> Any:
         request = {"verb": verb, "bridge": intent.bridge, "family": intent.family}
-        return run_child(self._fd, {**request, **self._lock})
+        return run_child(self._fd, {**request, "forward": intent.forward, **self._lock})
 
 
 def _described(intent: Intent) -> dict[str, Any]:

@@ -75,10 +75,10 @@ def locked(path: str, patience: float) -> Iterator[None]:
 def compute(tables: Tables, request: dict[str, Any]) -> Ruleset:
     """The ruleset that a request is about, with its accepts where they belong on this host."""
     if request["verb"].startswith("legacy_"):
-        bridge, family = request["bridge"], request["family"]
-        ruleset = compute_legacy_accept(bridge, family)
-        forward = choose_forward(tables, family, ruleset.comment)
-        return compute_legacy_accept(bridge, family, forward=forward)
+        accept = Accept(request["bridge"], request["family"], request["forward"])
+        ruleset = compute_legacy_accept(accept)
+        forward = choose_forward(tables, accept.family, ruleset.comment)
+        return compute_legacy_accept(accept, forward=forward)
     intent = parse_intent(request)
     ruleset = compute_ruleset(intent)
     if isinstance(intent, Accept):
@@ -110,7 +110,7 @@ def answer(tables: Tables, request: dict[str, Any]) -> Any:
                 return demolish(tables, ruleset.family)
             return withdraw(tables, ruleset.family, ruleset.comment)
         case "legacy_undo":
-            ruleset = compute_legacy_accept(request["bridge"], request["family"])
+            ruleset = compute_legacy_accept(Accept(request["bridge"], request["family"]))
             return withdraw(tables, ruleset.family, ruleset.comment)
         case "remove_owned":
             comment = owner_comment(request["owner"])

@@ -159,7 +159,7 @@ def compute_ruleset(intent: Intent, *, forward: str = "FORWARD") -> Ruleset:
             comment = f"netplug/subnet/{bridge}/{subnet}"
             return Ruleset(subnet.version, comment, tuple(_subnet(intent)))
         case Accept(bridge=bridge, family=family):
-            rules = (*_accept_forward(bridge, forward, ACCEPT), *_accept_input(bridge, family))
+            rules = tuple(_accept(intent, forward, ACCEPT))
             return Ruleset(family, f"netplug/accept/{bridge}", rules)
         case Publish(owner=owner, family=family):
             return Ruleset(family, owner_comment(owner), tuple(_publish(intent.mappings)))
@@ -167,10 +167,10 @@ def compute_ruleset(intent: Intent, *, forward: str = "FORWARD") -> Ruleset:
             raise unsupported(intent)
 
 
-def compute_legacy_accept(bridge: str, family: Family, *, forward: str = "FORWARD") -> Ruleset:
+def compute_legacy_accept(intent: Accept, *, forward: str = "FORWARD") -> Ruleset:
     """Accepts for a bridge whose policy lives elsewhere (in the nft backend's own table)."""
-    rules = (*_accept_forward(bridge, forward, "ACCEPT"), *_accept_input(bridge, family))
-    return Ruleset(family, f"{LEGACY_COMMENT}{bridge}", rules)
+    rules = tuple(_accept(intent, forward, "ACCEPT"))
+    return Ruleset(intent.family, f"{LEGACY_COMMENT}{intent.bridge}", rules)
 
 
 def unsupported(intent: Base | SpoofGuard) -> UnsupportedError:
@@ -264,6 +264,12 @@ def _subnet(intent: Subnet) -> Iterator[Rule]:
     yield Rule("nat", POST, "MASQUERADE", source=subnet, destination=subnet, matches=hairpin)
     if intent.masquerade:
         yield Rule("nat", POST, "MASQUERADE", source=subnet, destination=f"!{subnet}")
+
+
+def _accept(intent: Accept, chain: str, target: str) -> Iterator[Rule]:
+    if intent.forward:
+        yield from _accept_forward(intent.bridge, chain, target)
+    yield from _accept_input(intent.bridge, intent.family)
 
 
 def _accept_forward(bridge: str, chain: str, target: str) -> Iterator[Rule]:
