@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netplug.dns.names import View, Zone, ZoneKey
+from netplug.dns.names import Member, View, Zone, ZoneKey
 from netplug.dns.records import Attached, Key
 
 
@@ -37,11 +37,7 @@ class Registry:
         if old is not None and old.attached.member.group != member.group:
             self.drop(key)
             old = None
-        zone = self.zones.get(member.key)
-        if zone is None:
-            zone = self.zones[member.key] = Zone(member.key)
-            self._count_networks(member.host)
-        self._forget(zone, zone.put(member))
+        self.put_remote(member)
         if old is not None:
             old.attached = attached
             return old
@@ -50,13 +46,31 @@ class Registry:
         self._review(member.group)
         return client
 
+    def put_remote(self, member: Member) -> None:
+        """Adds names alone: of a container that asks elsewhere, as on another node of the network.
+
+        `host` is the one whose containers see it.
+        """
+        zone = self.zones.get(member.key)
+        if zone is None:
+            zone = self.zones[member.key] = Zone(member.key)
+            self._count_networks(member.host)
+        self._forget(zone, zone.put(member))
+
+    def drop_remote(self, member: Member) -> None:
+        zone = self.zones.get(member.key)
+        if zone is None:
+            return
+        self._forget(zone, zone.drop(member.owner))
+        if not zone.members:
+            del self.zones[member.key]
+            self._count_networks(member.host)
+
     def drop(self, key: Key) -> Client | None:
         client = self.clients.pop(key, None)
         if client is None:
             return None
         member = client.attached.member
-        zone = self.zones[member.key]
-        self._forget(zone, zone.drop(member.owner))
         group = self._groups[member.group]
         group.discard(key)
         self._release(client.view)
@@ -64,9 +78,7 @@ class Registry:
             self._review(member.group)
         else:
             del self._groups[member.group]
-        if not zone.members:
-            del self.zones[member.key]
-            self._count_networks(member.host)
+        self.drop_remote(member)
         return client
 
     def group(self, name: str) -> set[Key]:

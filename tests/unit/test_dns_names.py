@@ -153,6 +153,20 @@ def test_a_sandbox_on_two_networks_sees_both() -> None:
     assert not made.zones and not made.views and not made._views_of and not made._groups
 
 
+def test_names_of_other_nodes() -> None:
+    made = registry(WEB)
+    seen = made.clients[("h", WEB.owner)].view
+    far = replace(API, owner="lan/far/eth0", names=("far",))
+    made.put_remote(far)
+    assert answer(seen, "far") == (0, ["10.1.0.3"])
+    made.drop(("h", WEB.owner))
+    made.put(attach(WEB))
+    assert answer(made.clients[("h", WEB.owner)].view, "far") == (0, ["10.1.0.3"])
+    made.drop_remote(far)
+    made.drop_remote(far)
+    assert answer(made.clients[("h", WEB.owner)].view, "far") is None
+
+
 def test_hosts_are_apart() -> None:
     made = registry(WEB, replace(API, host="other", group="other/2"))
     assert answer(made.clients[("h", WEB.owner)].view, "api") is None
