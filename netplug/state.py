@@ -90,7 +90,7 @@ class State:
     @property
     def inode(self) -> int:
         """Tells this state file from every other on this machine."""
-        return self._inode
+        return self._file.st_ino
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

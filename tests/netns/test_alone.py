@@ -53,7 +53,7 @@ def call(host: Host, verb: str, pod: Pod, network: dict[str, Any], *flags: str) 
     """stdout and stderr of the program that launchers become without an agent."""
     done = host.call(
         lambda: subprocess.run(
-            [sys.executable, "-IS", *flags, "-c", build.CODE, "netplug"],
+            [sys.executable, "-IS", *flags, "-c", build.Settings().code, "netplug"],
             input=json.dumps(network),
             env=pod.environ(verb, "/nonexistent"),
             capture_output=True,
