@@ -195,13 +195,20 @@ COMMANDS = {
 
 
 def settle(*hosts: Host) -> None:
-    """Until duplicate address detection has ended; only then all routes to an address exist.
+    """Until duplicate address detection has ended, and each address has its routes.
 
     An address waits as long as its link has no carrier, even one without that detection.
     """
     for host in hosts:
-        while host.run("ip -o -6 addr show tentative"):
+        while host.run("ip -o -6 addr show tentative") or not _have_routes(host):
             time.sleep(0.02)
+
+
+def _have_routes(host: Host) -> bool:
+    """Has every IPv6 address of a link that is up its local route? The kernel adds it later."""
+    addresses = host.run("ip -o -6 addr show up").splitlines()
+    routes = {line.split()[1] for line in host.run("ip -6 route show table local").splitlines()}
+    return all(line.split()[3].partition("/")[0] in routes for line in addresses)
 
 
 def dump(host: Host) -> dict[str, Any]:
