@@ -299,13 +299,29 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceQuery:
+    """A host link by name, MAC, folder below /sys/devices or PCI address: the first that is set."""
+
+    name: str = ""
+    mac: str = ""
+    kernel_path: str = ""
+    pci: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What a driver needs to know of the kernel before it plans."""
 
-    links: tuple[str, ...] = ()  # host links by name
-    egress_mtu: bool = False  # MTU of the default route's interface
+    links: tuple[str, ...] = ()  # links by name, of the host or of `place`
+    place: Place = "host"
+    egress: bool = False  # the default route's interface there
+    addresses: bool = False  # and the addresses of all these
+    egress_mtu: bool = False  # MTU of the host's default route's interface
     accept_ra: bool = False  # interfaces that learned a route from router advertisements
     vlan_filtering: bool = False  # can this kernel filter VLANs on a bridge?
+    kind: str = ""  # can this kernel make links of this kind?
+    host_network: bool = False  # all of the host's links, and whether the sandbox is the host
+    device: DeviceQuery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +331,8 @@ class LinkFact:
     mac: str
     mtu: int
     alias: str = ""
+    up: bool = True
+    addresses: tuple[IPInterface, ...] = ()  # without link-local ones; where they were wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +344,11 @@ class Facts:
     egress_mtu: int | None = None
     ra_interfaces: tuple[str, ...] = ()
     vlan_filtering: bool = True
+    kind_known: bool = True
+    readable: bool = True  # False: `Wanted.place` is a sandbox that is not there
+    egress: LinkFact | None = None
+    shares_host: bool = False  # the sandbox is the host's own namespace
+    device: LinkFact | None = None  # what `Wanted.device` describes, None where there is none
 
     def link(self, name: str) -> LinkFact | None:
         return next((link for link in self.links if link.name == name), None)

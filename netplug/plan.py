@@ -23,10 +23,12 @@ from netplug.resources.addresses import Addresses, Routes, Sysctl
 from netplug.resources.links import Bridge, Veth
 from netplug.resources.rules import Rules
 from netplug.resources.shaping import Shaping
+from netplug.resources.upper import Moved, Upper
 
 SCHEMA = 1
 KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Bridge, Veth, Addresses, Routes, Sysctl, Rules, Shaping)
+    kind.__name__: kind
+    for kind in (Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping)
 }
 INTENTS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -156,7 +158,7 @@ def remove(kernel: Kernel, plan: Plan, sharing: Sharing | None = None) -> list[N
     """Undoes every step in reverse; goes on after errors and returns them."""
     sharing = sharing or Unshared()
     sharing.leave()
-    ends = {(step.peer_place, step.ifname) for step in plan if isinstance(step, Veth)}
+    ends = {end for step in plan if (end := _end(step)) is not None}
     errors: list[NetplugError] = []
     for step in reversed(plan.steps):
         try:
@@ -170,6 +172,15 @@ def remove(kernel: Kernel, plan: Plan, sharing: Sharing | None = None) -> list[N
         except NetplugError as error:
             errors.append(error)
     return errors
+
+
+def _end(step: Resource) -> tuple[Place, str] | None:
+    """The link that goes with the step, and all that it carries."""
+    if isinstance(step, Veth):
+        return step.peer_place, step.ifname
+    if isinstance(step, Upper) and step.key is None:
+        return step.place, step.ifname
+    return ("sandbox", step.ifname) if isinstance(step, Moved) else None
 
 
 def _goes_with(step: Resource, ends: set[tuple[Place, str]]) -> bool:

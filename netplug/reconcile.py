@@ -12,6 +12,7 @@ from netplug.plan import Plan
 from netplug.resources import Resource
 from netplug.resources.addresses import Addresses, Routes
 from netplug.resources.links import Veth
+from netplug.resources.upper import Moved, Upper
 from netplug.state import Record
 
 BACKENDS = ("nft", "iptables")
@@ -49,7 +50,7 @@ def _expected(
     addresses: tuple[object, ...],
     routes: tuple[Route, ...],
 ) -> Resource:
-    if isinstance(step, Veth) and step.ifname == ifname:
+    if isinstance(step, (Veth, Upper, Moved)) and step.ifname == ifname:
         return replace(step, mac=(mac or step.mac).lower(), mtu=mtu)
     if isinstance(step, Addresses) and step.place == "sandbox" and step.device == ifname:
         return replace(step, addresses=addresses)  # type: ignore[arg-type]

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
 
+# Names of our own drivers and their modules, imported when first wanted.
+OWN = {
+    "bridge": "bridge",
+    "host": "host",
+    "macvlan": "macvlan",
+}
+
+
 class Driver(Protocol):
     name: str
     options: type[Any]  # frozen dataclass: the strict schema of this driver's keys
@@ -41,10 +49,11 @@ class Driver(Protocol):
 
 def get_driver(name: str) -> Driver:
     """The driver of this name. Raises ConfigError that lists the ones there are."""
-    if name == "bridge":
-        from netplug.plugins import bridge
+    if name in OWN:
+        import importlib
 
-        return bridge.driver
+        module = importlib.import_module(f"netplug.plugins.{OWN[name]}")
+        return module.driver  # type: ignore[no-any-return]
     for entry in _entry_points():
         if entry.name == name:
             loaded: Driver = entry.load()
@@ -61,7 +70,7 @@ def get_driver(name: str) -> Driver:
 
 
 def driver_names() -> list[str]:
-    return ["bridge", *sorted(entry.name for entry in _entry_points())]
+    return [*OWN, *sorted(entry.name for entry in _entry_points())]
 
 
 def _entry_points() -> EntryPoints:

@@ -23,6 +23,7 @@ from netplug.config import parse_network
 from netplug.engine import Engine
 from netplug.model import Attachment, Network, Result
 from netplug.plan import Difference
+from netplug.plugins import get_driver
 from netplug.plugins.bridge_options import BridgeOptions
 from netplug.preview import Preview, preview
 from netplug.state import Record, State
@@ -53,6 +54,20 @@ def make_network(name: str = "lan", *ranges: dict[str, Any], **keys: Any) -> Net
 def gateway_network(name: str = "lan", *ranges: dict[str, Any], **keys: Any) -> Network:
     """What most networks are: the bridge is the default gateway, and masquerades."""
     return make_network(name, *ranges, **{"isDefaultGateway": True, "ipMasq": True, **keys})
+
+
+def driver_network(driver: str, name: str = "lan", **keys: Any) -> Network:
+    """A network of any driver as CNI JSON would give it; without addresses unless `ipam` is given.
+
+    A range in `ipam` is a whole range set of our own IPAM.
+    """
+    if isinstance(ranges := keys.get("ipam"), list):
+        keys["ipam"] = {"type": "netplug", "ranges": [[one] for one in ranges]}
+    config = {"cniVersion": "1.0.0", "name": name, "type": "netplug", "driver": driver, **keys}
+    options = get_driver(driver).options
+    network, warnings = parse_network(config, options, strict_unknown=True)
+    assert not warnings
+    return network
 
 
 class Site:

@@ -28,7 +28,7 @@ from netplug.kernel import namespaces
 if TYPE_CHECKING:
     from conftest import Host
 
-OURS = ("netplug", "netplug-bridge", "netplug-ipam")
+OURS = ("netplug", "netplug-bridge", "netplug-host", "netplug-ipam")
 CACHE = Path("/var/lib/cni/results")
 
 Json = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +112,7 @@ def _speaks_for_itself(error: NetplugError) -> bool:
 
 
 def _run(request: Request, program: str, log: Log, around: Surroundings) -> Result | None:
-    if request.command in ("ADD", "DEL"):
+    if request.command in ("ADD", "DEL") and not _shares_host(request, program):
         _demand_other_namespace(request, around)
     if is_ipam_call(request, program):
         return _serve_ipam(request, log, around)
@@ -136,6 +136,22 @@ def _run(request: Request, program: str, log: Log, around: Surroundings) -> Resu
             for warning in engine.status(network, foreign):
                 log(warning)
     return None
+
+
+def _shares_host(request: Request, program: str) -> bool:
+    """A container on the host network has no namespace of its own, by its driver's nature."""
+    if is_ipam_call(request, program):
+        return False
+    try:
+        return driver_name(_with_driver(request.config, program)) == "host"
+    except ConfigError:
+        return False
+
+
+def _with_driver(config: Mapping[str, object], program: str) -> dict[str, object]:
+    """The configuration with its driver: a link named netplug-DRIVER says it."""
+    implied = program.removeprefix(PREFIX) if program.startswith(PREFIX) else None
+    return {**({"driver": implied} if implied else {}), **config}
 
 
 def _demand_other_namespace(request: Request, around: Surroundings) -> None:
@@ -167,9 +183,7 @@ def _demand_other_namespace(request: Request, around: Surroundings) -> None:
 
 def _parse_network(request: Request, program: str, memory: Memory, log: Log) -> Network:
     """The whole configuration, checked; a link named netplug-DRIVER says the driver."""
-    config = dict(request.config)
-    if program.startswith(PREFIX):
-        config.setdefault("driver", program.removeprefix(PREFIX))
+    config = _with_driver(request.config, program)
     key = json.dumps(lasting(config))
     if key not in _parsed:
         options = plugins.get_driver(driver_name(config)).options

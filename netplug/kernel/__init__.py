@@ -6,17 +6,19 @@ host's and, while it lives, the container's sandbox.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from netplug.kernel import namespaces
-from netplug.kernel.rtmessages import new_bridge
+from netplug.errors import KernelRefused
+from netplug.kernel import devices, namespaces
+from netplug.kernel.rtmessages import Link, new_bridge, new_link
 from netplug.kernel.rtnl import Rtnl
 from netplug.kernel.sysctl import ensure_sysctls, read_sysctls
-from netplug.model import Facts, LinkFact, Place, Wanted
+from netplug.model import DeviceQuery, Facts, LinkFact, Place, Wanted
 
 if TYPE_CHECKING:
     from netplug.firewall import Firewall
@@ -110,20 +112,37 @@ class Kernel:
         return fd is not None and ensure_sysctls(fd, values, optional=optional)
 
     def read_facts(self, wanted: Wanted, firewall: str) -> Facts:
-        """What a driver asked to know, read from the host's namespace."""
-        links = tuple(self.link(name) for name in wanted.links)
-        egress = self.host.default_interface() if wanted.egress_mtu else None
+        """What a driver asked to know, read from the host's namespace or `wanted.place`."""
+        rtnl = self.rtnl(wanted.place)
+        find = self.link if wanted.place == "host" else (rtnl.link if rtnl else lambda name: None)
+        links = tuple(find(name) for name in wanted.links)
+        way_out = self.host.default_interface() if wanted.egress_mtu else None
+        egress = rtnl.default_interface() if rtnl and wanted.egress else None
+        addressed = wanted.addresses or wanted.host_network
+        if wanted.host_network:
+            links = self.host.links()
         return Facts(
             firewall=firewall,
-            links=tuple(
-                LinkFact(link.name, link.kind, link.mac, link.mtu, link.alias)
-                for link in links
-                if link is not None
-            ),
-            egress_mtu=egress.mtu if egress else None,
+            links=tuple(_fact(rtnl, link, addressed) for link in links if link is not None),
+            readable=rtnl is not None,
+            egress_mtu=way_out.mtu if way_out else None,
+            egress=_fact(rtnl, egress, addressed) if egress else None,
             ra_interfaces=self._accepting_ra() if wanted.accept_ra else (),
             vlan_filtering=probe_vlan_filtering() if wanted.vlan_filtering else True,
+            kind_known=probe_kind(wanted.kind) if wanted.kind else True,
+            shares_host=self._shares_host() if wanted.host_network else False,
+            device=self._device(wanted.device) if wanted.device else None,
         )
+
+    def _shares_host(self) -> bool:
+        """Is the sandbox the host's own namespace? Also where no sandbox is asked about."""
+        fd = self.fd("sandbox")
+        return fd is None or namespaces.identity(fd) == namespaces.identity(self._host)
+
+    def _device(self, query: DeviceQuery) -> LinkFact | None:
+        name = devices.find_name(self._host, self.host.links(), query)
+        link = self.host.link(name) if name else None
+        return _fact(self.host, link, addressed=False) if link else None
 
     def _accepting_ra(self) -> tuple[str, ...]:
         """Links that would lose their default route when forwarding goes on (accept_ra is 1)."""
@@ -133,14 +152,45 @@ class Kernel:
         return tuple(name for name in names if values[keys[name]] == "1")
 
 
+def _fact(rtnl: Rtnl | None, link: Link, addressed: bool) -> LinkFact:
+    held = rtnl.addresses(link.index) if rtnl and addressed else ()
+    return LinkFact(
+        link.name,
+        link.kind,
+        link.mac,
+        link.mtu,
+        link.alias,
+        link.up,
+        tuple(a.interface for a in held if not a.interface.is_link_local),
+    )
+
+
 _probed: dict[str, bool] = {}
+
+
+def probe_kind(kind: str) -> bool:
+    """Can this kernel make links of this kind? Asked once, in a namespace of its own.
+
+    One without it refuses with EOPNOTSUPP; any other refusal is about what the probe lacks,
+    such as a link below.
+    """
+    if kind not in _probed:
+        fd = namespaces.new_namespace()
+        rtnl = Rtnl(fd)
+        try:
+            rtnl.change(new_link("probe", kind))
+            _probed[kind] = True
+        except KernelRefused as refusal:
+            _probed[kind] = refusal.errno != errno.EOPNOTSUPP
+        finally:
+            rtnl.close()
+            os.close(fd)
+    return _probed[kind]
 
 
 def probe_vlan_filtering() -> bool:
     """Can this kernel filter VLANs on a bridge (CONFIG_BRIDGE_VLAN_FILTERING)? Asked once."""
     if "vlan" not in _probed:
-        from netplug.errors import KernelRefused
-
         fd = namespaces.new_namespace()
         try:
             rtnl = Rtnl(fd)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
@@ -31,7 +32,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFF_UP, IFF_PROMISC = 0x1, 0x100
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD, IFLA_EXT_MASK = 16, 18, 20, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, VETH_INFO_PEER = 7, 4, 33, 1
@@ -51,6 +52,8 @@ _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, s
 _ROUTE = struct.Struct("=BBBBBBBBI")  # rtmsg
 _HOP = struct.Struct("=Hxxi")  # rtnexthop: length, flags, hops, link
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+BYTE_ORDER = sys.byteorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Link:
     hairpin: bool | None = None
     isolated: bool | None = None
     vlan_filtering: bool = False
+    parent: int = 0  # index of the lower link, in the namespace where that one lies
+    data: bytes = b""  # what is particular to its kind: see `uppermessages`
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,11 @@ def pack_mac(kind: int, mac: str) -> bytes:
 def _body(index: int = 0, *, up: bool = False, family: int = 0) -> bytes:
     flag = IFF_UP if up else 0
     return _LINK.pack(family, 0, index, flag, flag)
+
+
+def link_body(index: int = 0, *, down: bool = False) -> bytes:
+    """ifinfomsg that leaves the flags as they are, or puts the link down."""
+    return _LINK.pack(0, 0, index, 0, IFF_UP if down else 0)
 
 
 # --- links
@@ -196,6 +206,13 @@ def change_link(index: int, *, mtu: int = 0, mac: str = "", master: int | None =
     return Message(RTM_SETLINK, 0, body, f"link {index} cannot be changed")
 
 
+def rename_link(index: int, name: str, alias: str) -> Message:
+    """A link that is down gets another name, and that alias ("": none)."""
+    body = link_body(index, down=True) + text(IFLA_IFNAME, name)
+    body += attribute(IFLA_IFALIAS, alias.encode())
+    return Message(RTM_SETLINK, 0, body, f"link {index} cannot be renamed to {name}")
+
+
 def delete_link(index: int) -> Message:
     return Message(RTM_DELLINK, 0, _body(index), f"link {index} cannot be deleted")
 
@@ -221,7 +238,8 @@ def parse_link(body: bytes) -> Link:
         port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
         hairpin = port.get(IFLA_BRPORT_MODE, b"\0") != b"\0"
         isolated = port.get(IFLA_BRPORT_ISOLATED, b"\0") != b"\0"
-    data = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
+    raw = info.get(IFLA_INFO_DATA, b"")
+    data = attributes(raw) if kind == "bridge" else {}
     return Link(
         name=unpack_text(found[IFLA_IFNAME]),
         index=index,
@@ -236,15 +254,14 @@ def parse_link(body: bytes) -> Link:
         hairpin=hairpin,
         isolated=isolated,
         vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
+        parent=_u32(found, IFLA_LINK) or 0,
+        data=raw,
     )
 
 
 def _u32(found: dict[int, bytes], kind: int) -> int | None:
     payload = found.get(kind)
-    return int.from_bytes(payload, "little" if _LITTLE else "big") if payload else None
-
-
-_LITTLE = struct.pack("=H", 1) == b"\x01\x00"
+    return int.from_bytes(payload, BYTE_ORDER) if payload else None
 
 
 # --- addresses

@@ -44,6 +44,7 @@ HINTS = {
     errno.ENETUNREACH: "the gateway must be reachable through an address of this interface",
     errno.EHOSTUNREACH: "the gateway must be reachable through an address of this interface",
     errno.EOPNOTSUPP: "this kernel lacks that kind of link",
+    errno.EADDRINUSE: "another interface on the same parent has this MAC: choose another one",
 }
 
 

@@ -25,7 +25,8 @@ RECORDS = Path(__file__).parents[1] / "golden" / "records"
 def test_what_an_older_version_attached_is_removed(host: Host, number: int) -> None:
     site, container = Site(host), host.container("web")
     before = dump(host)
-    host.run("ip link add up0 type veth peer name up1")  # the plan changes a setting of it
+    # the plan changes a setting of up0, puts a macvlan on it, and moves up1
+    host.run("ip link add up0 type veth peer name up1 address 02:00:00:00:00:41")
     stored = from_json(json.loads((RECORDS / f"schema-{number}.json").read_text()))
     attachment = Attachment("lan", "web", "eth0", container.path)
     with site.engine() as engine:
@@ -44,6 +45,7 @@ def test_what_an_older_version_attached_is_removed(host: Host, number: int) -> N
         with engine.host.kernel(lambda: engine.sandbox_of(record)) as kernel:
             plan.add(kernel, stored, engine.usage(record))
     site.check(attachment)
-    host.run("ip link del up0")
     site.delete(attachment)
+    assert "02:00:00:00:00:41" in host.run("ip link show up1")
+    host.run("ip link del up0")
     site.demand_nothing_left(before)

@@ -1,0 +1,196 @@
+"""macvlan: each container an interface of its own, with its own MAC, on a link of the host.
+
+    LAN ---- eth1 (parent) ---- macvlan eth0 (container)
+              |        `------- macvlan eth0 (container)
+              |        `------- macvlan shim (host, with hostAccess)
+             host
+
+The containers are on the parent's LAN as the host itself is: no bridge, no NAT, no
+gateway of ours, and at wire speed. By the kernel's design parent and macvlans do not
+hear each other; with `hostAccess` the host gets a macvlan too, and a route to each
+container through it. Every key of the reference `macvlan` plugin means the same here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface, ip_network
+from typing import Literal
+
+from netplug.errors import ConfigError
+from netplug.model import (
+    Attachment,
+    Facts,
+    Interface,
+    IPInterface,
+    Lease,
+    LinkFact,
+    Network,
+    Result,
+    ResultAddress,
+    Route,
+    Wanted,
+    derived_mac,
+    digest,
+)
+from netplug.plan import Plan
+from netplug.plugins.inside import plan_inside
+from netplug.plugins.parent import (
+    compute_mtu,
+    compute_own_routes,
+    demand_mtu,
+    find_parent,
+    refuse,
+    refuse_host_side,
+)
+from netplug.resources import Resource
+from netplug.resources.addresses import Addresses, Routes, Sysctl
+from netplug.resources.upper import Kind, Upper
+
+
+@dataclass(frozen=True, slots=True)
+class MacvlanOptions:
+    master: str = ""
+    mode: Literal["bridge", "private", "vepa", "passthru", "source"] = "bridge"
+    mtu: int = 0
+    mac: str = ""
+    link_in_container: bool = False
+    bcqueuelen: int = 0
+    source_macs: tuple[str, ...] = ()
+    host_access: bool = False
+    host_addresses: tuple[IPInterface, ...] = ()
+    sysctl: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        demand_mtu(self.mtu)
+        if bool(self.source_macs) != (self.mode == "source"):
+            raise ConfigError(
+                "'sourceMacs' and 'mode' do not fit together",
+                'mode "source" lets in frames of the listed MACs, and no other mode has a list',
+                "set both, or none",
+            )
+        if not 0 <= self.bcqueuelen < 2**32:
+            raise ConfigError(
+                f"'bcqueuelen' is {self.bcqueuelen}",
+                "it must be within 0..4294967295",
+                "correct it",
+            )
+        if self.host_addresses and not self.host_access:
+            raise ConfigError(
+                "'hostAddresses' has no use", "'hostAccess' is off", "set it, or remove the key"
+            )
+        if self.host_access and (self.mode != "bridge" or self.link_in_container):
+            raise ConfigError(
+                "'hostAccess' cannot be served",
+                "only macvlans of mode bridge on a link of the host hear each other",
+                "remove it, or set 'mode' to bridge without 'linkInContainer'",
+            )
+
+    @property
+    def segment(self) -> str:
+        """All networks on one parent share a LAN."""
+        return f"link:{self.master}" if self.master and not self.link_in_container else ""
+
+
+class MacvlanDriver:
+    name = "macvlan"
+    options = MacvlanOptions
+
+    def facts(self, network: Network) -> Wanted:
+        options: MacvlanOptions = network.options
+        return Wanted(
+            links=(options.master,) if options.master else (),
+            place="sandbox" if options.link_in_container else "host",
+            egress=not options.master,
+            addresses=options.host_access,
+            kind="macvlan",
+        )
+
+    def plan_link(self, network: Network, attachment: Attachment, facts: Facts) -> Plan:
+        """One link, born inside the container under its final name."""
+        options: MacvlanOptions = network.options
+        parent = find_parent(network, options.master, facts)
+        refuse_host_side(network, attachment)
+        if options.mode == "passthru":
+            asked = attachment.mac or options.mac
+            why = f"a passthru interface has the MAC of its parent {parent.name}"
+            refuse(network, (("a MAC", asked, why, "remove it, or choose another 'mode'"),))
+        return Plan(
+            (
+                Upper(
+                    attachment.ifname,
+                    Kind(
+                        "macvlan",
+                        options.mode,
+                        queue=options.bcqueuelen,
+                        sources=tuple(sorted(mac.lower() for mac in options.source_macs)),
+                    ),
+                    parent.name,
+                    _mac(options, attachment, parent),
+                    compute_mtu(attachment, options.mtu, parent),
+                    attachment.mark,
+                    parent_place="sandbox" if options.link_in_container else "host",
+                ),
+            )
+        )
+
+    def plan_network(
+        self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
+    ) -> Plan:
+        """The container's inside; with `hostAccess` the host's own macvlan and a route to it."""
+        options: MacvlanOptions = network.options
+        steps: list[Resource] = list(
+            plan_inside(attachment, lease, compute_own_routes(lease), sysctl=options.sysctl)
+        )
+        if options.host_access and lease.addresses:
+            steps += _host_side(options, find_parent(network, options.master, facts), lease)
+        return Plan(tuple(steps))
+
+    def result(
+        self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
+    ) -> Result:
+        options: MacvlanOptions = network.options
+        parent = find_parent(network, options.master, facts)
+        inner = Interface(
+            attachment.ifname,
+            _mac(options, attachment, parent),
+            compute_mtu(attachment, options.mtu, parent),
+            attachment.sandbox,
+        )
+        addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
+        return Result((inner,), addresses, compute_own_routes(lease))
+
+
+driver = MacvlanDriver()
+
+
+def _mac(options: MacvlanOptions, attachment: Attachment, parent: LinkFact) -> str:
+    """The caller's wish, else the network's, else by identity; in passthru the parent's."""
+    if options.mode == "passthru":
+        return parent.mac
+    return replace(attachment, mac=attachment.mac or options.mac.lower() or None).hardware_address
+
+
+def _host_side(options: MacvlanOptions, parent: LinkFact, lease: Lease) -> Iterator[Resource]:
+    """The host's macvlan has the parent's addresses again (or `hostAddresses`), and answers for
+    them only those that it has a route to: the containers (arp_filter)."""
+    shim = "shim" + digest("shim", parent.name)[:11]
+    mac = derived_mac("shim", parent.name)
+    yield Upper(
+        shim, Kind("macvlan", "bridge"), parent.name, mac, 0, f"netplug/shim/{shim}", "host"
+    )
+    yield Sysctl("host", ((f"net/ipv4/conf/{shim}/arp_filter", "1"),))
+    quiet = tuple((f"net/ipv6/conf/{shim}/{key}", "0") for key in ("accept_ra", "accept_dad"))
+    yield Sysctl("host", quiet, optional=True)
+    own = options.host_addresses or tuple(ip_interface(a.ip) for a in parent.addresses)
+    for address in own:
+        if any(address.ip == leased.address.ip for leased in lease.addresses):
+            raise ConfigError(
+                f"address {address.ip} is the host's and the container's",
+                "'hostAddresses' or the parent interface has it, and 'ipam' leased it",
+                "exclude it from the range ('exclude')",
+            )
+        yield Addresses("host", shim, (address,), shared=True)
+    targets = tuple(Route(ip_network(leased.address.ip)) for leased in lease.addresses)
+    yield Routes("host", shim, targets)
