@@ -6,6 +6,7 @@ safety: lease, ports and pending record commit together), or only reads.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from ipaddress import ip_network
 from sqlite3 import Connection
@@ -15,9 +16,10 @@ from netplug.errors import Conflict, Unavailable
 from netplug.host import Host
 from netplug.kernel import sockdiag
 from netplug.model import Attachment, Facts, Lease, Network, overlaps
-from netplug.plan import Plan
+from netplug.plan import Plan, from_json
 from netplug.plugins import Driver
 from netplug.resources.rules import Rules
+from netplug.resources.upper import Upper
 from netplug.state import Record, State
 
 SUBNET = "subnet:"
@@ -31,6 +33,7 @@ def commit(state: State, driver: Driver, network: Network, record: Record, facts
     with state.transaction() as db:
         lease, record = describe(db, driver, network, record, facts)
         demand_no_overlap(state, record.host, record.plan, network)
+        demand_unique_mac(db, record)
         reserve(db, record, lease)
         state.put(db, record)
     return record
@@ -112,6 +115,30 @@ def demand_no_overlap(state: State, host: str, wanted: Plan, network: Network) -
                     f" {other_key.removeprefix(SUBNET)} of network {other}",
                     "one host cannot route both",
                     "choose another subnet",
+                )
+
+
+def demand_unique_mac(db: Connection, record: Record) -> None:
+    """No other container of this host has the MAC on the same parent. Raises Conflict.
+
+    The kernel would refuse to raise the second one, without a word about the first.
+    """
+    for step in record.plan:
+        if not isinstance(step, Upper) or step.kind.name != "macvlan" or step.key is not None:
+            continue
+        rows = db.execute(
+            "SELECT owner, plan FROM records WHERE host=? AND owner<>? AND instr(plan, ?)",
+            (record.host, record.owner, f'"{step.mac}"'),
+        )
+        for owner, stored in rows:
+            if any(
+                isinstance(other, Upper) and (other.parent, other.mac) == (step.parent, step.mac)
+                for other in from_json(json.loads(stored))
+            ):
+                raise Conflict(
+                    f"MAC {step.mac} is in use on {step.parent}",
+                    f"{owner} has it",
+                    "choose another MAC, or detach that container",
                 )
 
 

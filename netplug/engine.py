@@ -158,6 +158,7 @@ class Engine:
     ) -> Result:
         """With a foreign IPAM plugin between the links and the rest."""
         with self.state.transaction() as db:
+            admission.demand_unique_mac(db, record)
             self.state.put(db, record)
         try:
             plan.apply_each(kernel, record.plan, self.usage(record))
@@ -291,7 +292,12 @@ class Engine:
         self._forget(record.attachment)
 
     def _delete_unrecorded(self, attachment: Attachment, foreign: ForeignIpam | None) -> None:
-        with self.host.kernel() as kernel:
+        def open_sandbox() -> int | None:
+            with suppress(SandboxError):  # no network namespace is there any more
+                return self._open_sandbox(attachment.sandbox)
+            return None
+
+        with self.host.kernel(open_sandbox) as kernel:
             remove_owned(kernel, attachment)
         if foreign is not None:
             foreign.delete()

@@ -7,12 +7,13 @@ from dataclasses import replace
 from netplug.errors import KernelRefused
 from netplug.kernel import Kernel, namespaces
 from netplug.kernel.rtmessages import Link
+from netplug.kernel.rtnl import Rtnl
 from netplug.model import MARK, Attachment, Result, Route, digest
 from netplug.plan import Plan
 from netplug.resources import Resource
 from netplug.resources.addresses import Addresses, Routes
 from netplug.resources.links import Veth
-from netplug.resources.upper import Moved, Upper
+from netplug.resources.upper import UPPER_KINDS, Moved, Upper, remove_marked
 from netplug.state import Record
 
 BACKENDS = ("nft", "iptables")
@@ -72,11 +73,13 @@ def is_dead(kernel: Kernel, record: Record) -> bool:
 
 
 def remove_owned(kernel: Kernel, attachment: Attachment) -> None:
-    """Removes links and rules of an attachment that has no record, found by their marks."""
+    """Removes links and rules of an attachment that has no record, found by their marks, on the
+    host and in the kernel's sandbox."""
     for name in (attachment.host_name, "ifb" + digest("ifb", attachment.owner)[:12]):
         link = kernel.host.link(name)
         if link is not None and link.alias in ("", attachment.mark):
             kernel.host.delete_link(link.index)
+    remove_marked(kernel, attachment.mark)
     for backend in BACKENDS:
         _remove_rules(kernel, backend, attachment.tag)
 
@@ -94,15 +97,17 @@ def owned_networks(kernel: Kernel) -> set[str]:
     return {owner.split("/")[0] for owner in owners if owner.count("/") == 2}
 
 
-def find_unused_bridges(kernel: Kernel) -> list[Link]:
-    """Bridges of ours without any port."""
+def find_shared(kernel: Kernel) -> list[tuple[str, Link]]:
+    """Links of ours that attachments share, with their keys: bridges without any port, shims."""
     links = kernel.host.links()
     masters = {link.master for link in links}
-    return [
-        link
+    bridges = [
+        (f"bridge:{link.name}", link)
         for link in links
         if link.alias == f"{MARK}bridge/{link.name}" and link.index not in masters
     ]
+    shims = [(f"{x.kind}:{x.name}", x) for x in links if x.alias == f"{MARK}shim/{x.name}"]
+    return bridges + shims
 
 
 def find_owned(kernel: Kernel, network: str, keep: set[tuple[str, str]]) -> list[Attachment]:
@@ -119,3 +124,21 @@ def find_owned(kernel: Kernel, network: str, keep: set[tuple[str, str]]) -> list
         if (parts[1], parts[2]) not in keep:
             found[owner] = Attachment(parts[0], parts[1], parts[2])
     return [found[owner] for owner in sorted(found)]
+
+
+def find_inside(kernel: Kernel, network: str, keep: set[tuple[str, str]]) -> list[Attachment]:
+    """As `find_owned`, of links inside living namespaces that lie on a link of this host."""
+    found = []
+    for path, fd in namespaces.living():
+        rtnl = Rtnl(fd)
+        try:
+            links = [link for link in rtnl.links() if link.alias.startswith(f"{MARK}{network}/")]
+            ours = rtnl.nsid(kernel.fd("host") or -1) if links else -1
+        finally:
+            rtnl.close()
+        for link in links:
+            parts = link.alias.removeprefix(MARK).split("/")
+            on_host = link.parent_nsid == ours >= 0 and link.kind in UPPER_KINDS
+            if on_host and len(parts) == 3 and (parts[1], parts[2]) not in keep:
+                found.append(Attachment(network, parts[1], parts[2], sandbox=path))
+    return found

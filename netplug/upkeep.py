@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from netplug import admission, plan, plugins, ports
-from netplug.errors import Busy, NetplugError, Unavailable, collect
-from netplug.kernel import Kernel, sockdiag
-from netplug.model import Attachment, Network
+from netplug.errors import Busy, Impaired, NetplugError, NotFound, Unavailable, collect
+from netplug.kernel import Kernel, namespaces, sockdiag
+from netplug.model import Attachment, Facts, Network
 from netplug.plan import Difference
-from netplug.reconcile import find_owned, find_unused_bridges, owned_networks, remove_owned
+from netplug.plugins import Driver
+from netplug.reconcile import find_inside, find_owned, find_shared, owned_networks, remove_owned
+from netplug.resources.links import Veth
+from netplug.resources.upper import Upper
 from netplug.state import Record
 
 if TYPE_CHECKING:
@@ -98,6 +101,12 @@ def gc(
         for orphan in find_owned(kernel, network, keep or set()):
             if _collect_orphan(engine, kernel, orphan, dry_run=dry_run):
                 gone.append(orphan.owner)
+        # All attachments of a network are of one kind, and those with a cable end on the host.
+        cabled = any(isinstance(step, Veth) for r in engine.records(network) for step in r.plan)
+        inside = [] if cabled else find_inside(kernel, network, keep or set())
+    for orphan in inside:
+        if _collect_inside(engine, orphan, dry_run=dry_run):
+            gone.append(orphan.owner)
     collect(f"network {network} could not be cleaned whole", errors)
     return gone
 
@@ -109,14 +118,13 @@ def gc_host(engine: Engine, *, dry_run: bool = False) -> list[str]:
         gone = []
         for name in sorted(names | owned_networks(kernel)):
             gone += gc(engine, name, None, dry_run=dry_run)
-        for bridge in find_unused_bridges(kernel):
-            key = f"bridge:{bridge.name}"
+        for key, link in find_shared(kernel):
             with engine.state.locked(f"{engine.host.id}/{key}"):
                 if engine.state.is_used(engine.host.id, key):
                     continue
                 if not dry_run:
-                    kernel.host.delete_link(bridge.index)
-                gone.append(f"bridge {bridge.name}")
+                    kernel.host.delete_link(link.index)
+                gone.append(key.replace(":", " "))
     return gone
 
 
@@ -152,30 +160,64 @@ def _collect_orphan(
         return False
 
 
+def _collect_inside(engine: Engine, attachment: Attachment, *, dry_run: bool) -> bool:
+    """As `_collect_orphan`, for links inside the attachment's sandbox."""
+    with engine.host.kernel(lambda: namespaces.open_namespace(attachment.sandbox)) as kernel:
+        return _collect_orphan(engine, kernel, attachment, dry_run=dry_run)
+
+
 def status(engine: Engine, network: Network) -> list[str]:
     """Warnings. Raises Unavailable when an ADD on this network could not succeed now."""
     driver = plugins.get_driver(network.driver)
     backend = engine.host.choose_firewall(network.firewall)
     with engine.host.kernel() as kernel:
-        wanted = driver.facts(network)
-        for name in wanted.links:
-            link = kernel.host.link(name)
-            if link is not None and network.driver == "bridge" and link.kind != "bridge":
+        facts = kernel.read_facts(driver.facts(network), backend)
+        for link in facts.links:
+            if network.driver == "bridge" and link.kind != "bridge":
                 raise Unavailable(
-                    f"link {name} is no bridge",
+                    f"link {link.name} is no bridge",
                     f"it is of kind {link.kind or 'device'}",
                     "remove it, or set the key 'bridge' to another name",
                 )
         drops = kernel.firewall(backend).foreign_drops()
+    records = engine.records(network.name)
+    _demand_plannable(driver, network, facts, impaired=bool(records))
     admission.demand_free_addresses(engine.state, engine.host.id, network)
-    return [*drops, *_changed_config(engine, network)]
+    return [*drops, *_changed_config(records, network), *_shrunk(records, facts)]
 
 
-def _changed_config(engine: Engine, network: Network) -> list[str]:
+def _demand_plannable(driver: Driver, network: Network, facts: Facts, *, impaired: bool) -> None:
+    """A plan could be made now. What the driver misses is Impaired where containers suffer too."""
+    if not facts.readable:  # it lies inside the containers
+        return
+    try:
+        driver.plan_link(network, Attachment(network.name, "status", "eth0"), facts)
+    except NotFound as error:
+        kind = Impaired if impaired else Unavailable
+        raise kind(error.what, error.why, error.hint) from error
+
+
+def _shrunk(records: list[Record], facts: Facts) -> list[str]:
+    """Links whose parent has a smaller MTU than they were made with: the kernel shrinks them."""
+    parents = {link.name: link for link in (*facts.links, facts.egress) if link is not None}
+    found = []
+    for record in records:
+        for step in record.plan:
+            parent = parents.get(step.parent) if isinstance(step, Upper) else None
+            if isinstance(step, Upper) and parent is not None and parent.mtu < step.mtu:
+                found.append(
+                    f"{record.owner} was made with an MTU of {step.mtu}, but its parent"
+                    f" {parent.name} has {parent.mtu} now; run: ip link set {parent.name}"
+                    f" mtu {step.mtu} and netplug repair, or connect it anew"
+                )
+    return found
+
+
+def _changed_config(records: list[Record], network: Network) -> list[str]:
     """Attachments that were made with another configuration than the file has now."""
     changed = [
         record.attachment.name or record.attachment.container
-        for record in engine.records(network.name)
+        for record in records
         if _comparable(record.config) != _comparable(network.raw)
     ]
     if not changed:

@@ -14,16 +14,14 @@ container through it. Every key of the reference `macvlan` plugin means the same
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
-from typing import Literal
 
 from netplug.errors import ConfigError
 from netplug.model import (
     Attachment,
     Facts,
     Interface,
-    IPInterface,
     Lease,
     LinkFact,
     Network,
@@ -36,10 +34,10 @@ from netplug.model import (
 )
 from netplug.plan import Plan
 from netplug.plugins.inside import plan_inside
+from netplug.plugins.macvlan_options import MacvlanOptions
 from netplug.plugins.parent import (
     compute_mtu,
     compute_own_routes,
-    demand_mtu,
     find_parent,
     refuse,
     refuse_host_side,
@@ -47,50 +45,6 @@ from netplug.plugins.parent import (
 from netplug.resources import Resource
 from netplug.resources.addresses import Addresses, Routes, Sysctl
 from netplug.resources.upper import Kind, Upper
-
-
-@dataclass(frozen=True, slots=True)
-class MacvlanOptions:
-    master: str = ""
-    mode: Literal["bridge", "private", "vepa", "passthru", "source"] = "bridge"
-    mtu: int = 0
-    mac: str = ""
-    link_in_container: bool = False
-    bcqueuelen: int = 0
-    source_macs: tuple[str, ...] = ()
-    host_access: bool = False
-    host_addresses: tuple[IPInterface, ...] = ()
-    sysctl: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        demand_mtu(self.mtu)
-        if bool(self.source_macs) != (self.mode == "source"):
-            raise ConfigError(
-                "'sourceMacs' and 'mode' do not fit together",
-                'mode "source" lets in frames of the listed MACs, and no other mode has a list',
-                "set both, or none",
-            )
-        if not 0 <= self.bcqueuelen < 2**32:
-            raise ConfigError(
-                f"'bcqueuelen' is {self.bcqueuelen}",
-                "it must be within 0..4294967295",
-                "correct it",
-            )
-        if self.host_addresses and not self.host_access:
-            raise ConfigError(
-                "'hostAddresses' has no use", "'hostAccess' is off", "set it, or remove the key"
-            )
-        if self.host_access and (self.mode != "bridge" or self.link_in_container):
-            raise ConfigError(
-                "'hostAccess' cannot be served",
-                "only macvlans of mode bridge on a link of the host hear each other",
-                "remove it, or set 'mode' to bridge without 'linkInContainer'",
-            )
-
-    @property
-    def segment(self) -> str:
-        """All networks on one parent share a LAN."""
-        return f"link:{self.master}" if self.master and not self.link_in_container else ""
 
 
 class MacvlanDriver:
@@ -112,10 +66,7 @@ class MacvlanDriver:
         options: MacvlanOptions = network.options
         parent = find_parent(network, options.master, facts)
         refuse_host_side(network, attachment)
-        if options.mode == "passthru":
-            asked = attachment.mac or options.mac
-            why = f"a passthru interface has the MAC of its parent {parent.name}"
-            refuse(network, (("a MAC", asked, why, "remove it, or choose another 'mode'"),))
+        refuse(network, _macs_in_the_way(options, attachment, parent))
         return Plan(
             (
                 Upper(
@@ -170,6 +121,18 @@ def _mac(options: MacvlanOptions, attachment: Attachment, parent: LinkFact) -> s
     if options.mode == "passthru":
         return parent.mac
     return replace(attachment, mac=attachment.mac or options.mac.lower() or None).hardware_address
+
+
+def _macs_in_the_way(
+    options: MacvlanOptions, attachment: Attachment, parent: LinkFact
+) -> Iterator[tuple[str, object, str, str]]:
+    asked = attachment.mac or options.mac.lower()
+    if options.mode == "passthru":
+        why = f"a passthru interface has the MAC of its parent {parent.name}"
+        yield "a MAC", asked, why, "remove it, or choose another 'mode'"
+    else:
+        why = "the parent itself has it"
+        yield f"MAC {asked}", asked == parent.mac, why, "choose another one"
 
 
 def _host_side(options: MacvlanOptions, parent: LinkFact, lease: Lease) -> Iterator[Resource]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from netplug.errors import ConfigError, NotFound, UnsupportedError
@@ -59,6 +60,16 @@ def demand_mtu(mtu: int) -> None:
     if mtu and not 68 <= mtu <= MTU_LIMIT:
         raise ConfigError(
             f"'mtu' is {mtu}", f"it must be 0 (the parent's) or 68 to {MTU_LIMIT}", "correct it"
+        )
+
+
+def demand_mac(key: str, mac: str) -> None:
+    """Six octets, of one station (IEEE 802: the lowest bit of the first octet is 0)."""
+    if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac) or int(mac[1], 16) & 1:
+        raise ConfigError(
+            f"'{key}' has {mac!r}",
+            "that is no MAC of one station",
+            "write six octets such as 02:00:00:00:00:01, the first of them even",
         )
 
 

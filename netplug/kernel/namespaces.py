@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -239,6 +239,17 @@ def held_by_others() -> set[tuple[int, int]]:
         except OSError:
             continue
     return found
+
+
+def living() -> Iterator[tuple[str, int]]:
+    """(path, descriptor) of each living network namespace; the descriptor until the next one."""
+    for path in _living():
+        fd = open_namespace(path)
+        if fd is not None:
+            try:
+                yield path, fd
+            finally:
+                os.close(fd)
 
 
 def _living() -> dict[str, int]:

@@ -31,9 +31,12 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
+RTM_GETNSID, NETNSA_NSID, NETNSA_FD = 90, 1, 3
+
 IFF_UP, IFF_PROMISC = 0x1, 0x100
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD, IFLA_EXT_MASK = 16, 18, 20, 28, 29
+IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BR_VLAN_FILTERING, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, VETH_INFO_PEER = 7, 4, 33, 1
 SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS: half the size of an answer
@@ -83,7 +86,8 @@ class Link:
     hairpin: bool | None = None
     isolated: bool | None = None
     vlan_filtering: bool = False
-    parent: int = 0  # index of the lower link, in the namespace where that one lies
+    parent: int = 0  # index of the lower link
+    parent_nsid: int = -1  # the namespace where that one lies, by this one's numbers; -1: this
     data: bytes = b""  # what is particular to its kind: see `uppermessages`
 
 
@@ -255,8 +259,21 @@ def parse_link(body: bytes) -> Link:
         isolated=isolated,
         vlan_filtering=data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0",
         parent=_u32(found, IFLA_LINK) or 0,
+        parent_nsid=_u32(found, IFLA_LINK_NETNSID) or 0 if IFLA_LINK_NETNSID in found else -1,
         data=raw,
     )
+
+
+def get_nsid(fd: int) -> Message:
+    """Which number has the namespace behind `fd` here (rtnetlink's RTM_GETNSID)?"""
+    body = struct.pack("=Bxxx", 0) + u32(NETNSA_FD, fd)
+    return Message(RTM_GETNSID, 0, body, "a namespace's number cannot be read")
+
+
+def parse_nsid(body: bytes) -> int:
+    """-1 where it has none: then no link leads there."""
+    raw = attributes(body, 4).get(NETNSA_NSID, b"\xff\xff\xff\xff")
+    return int.from_bytes(raw, BYTE_ORDER, signed=True)
 
 
 def _u32(found: dict[int, bytes], kind: int) -> int | None:

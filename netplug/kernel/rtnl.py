@@ -163,6 +163,11 @@ class Rtnl:
             self._indexes[name] = link.index
         return self._indexes[name]
 
+    def nsid(self, fd: int) -> int:
+        """This namespace's number for the one behind `fd`; -1 where no link leads there."""
+        answer = self._get(rt.get_nsid(fd))
+        return rt.parse_nsid(answer) if isinstance(answer, bytes) else -1
+
     def delete_link(self, index: int) -> None:
         """Deletes a link; silent when it is gone. With `prompt`, returns on its notification."""
         self._indexes.clear()

@@ -16,7 +16,7 @@ from netplug.model import Place
 from netplug.resources import Shell
 from netplug.resources.links import differences
 
-__all__ = ["Kind", "Moved", "Upper"]
+__all__ = ["WAS", "Kind", "Moved", "Upper"]
 FREE_INDEXES = 1 << 20  # numbers of links start here where both namespaces must have them free
 
 
@@ -177,6 +177,25 @@ class Upper:
             f"{maker} link add {' '.join(words)} type {self.kind.words()}",
             f"{inside} link set {self.ifname} alias {self.alias}{up}",
         ]
+
+
+UPPER_KINDS = ("macvlan", "ipvlan", "vlan", "dummy")
+WAS = "|"  # in a moved link's alias, before the name that it had on the host
+
+
+def remove_marked(kernel: Kernel, mark: str) -> None:
+    """Removes or gives back the sandbox's links with this mark, for lack of a plan that tells."""
+    side, host = kernel.rtnl("sandbox"), kernel.fd("host")
+    if side is None or host is None:
+        return
+    for link in side.links():
+        owner, moved, device = link.alias.partition(WAS)
+        if owner != mark:
+            continue
+        if moved:
+            side.change(move_link(link.index, device, host, ""))
+        elif link.kind in UPPER_KINDS:
+            side.delete_link(link.index)
 
 
 @dataclass(frozen=True, slots=True)
