@@ -14,8 +14,20 @@ from ipaddress import IPv6Address, ip_address, ip_interface, ip_network
 from typing import Any
 
 from netplug.errors import ConfigError
+from netplug.ipam import dhcp
+from netplug.ipam.dhcp import parse_dhcp
 from netplug.ipam.ranges import check_range_sets, make_range, usable_bounds
-from netplug.model import Dns, IPAddress, Ipam, IPInterface, IPNetwork, Range, Route, StaticAddress
+from netplug.model import (
+    DHCP,
+    Dns,
+    IPAddress,
+    Ipam,
+    IPInterface,
+    IPNetwork,
+    Range,
+    Route,
+    StaticAddress,
+)
 
 _RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway", "exclude")
 _ROUTE_KEYS = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
@@ -44,6 +56,8 @@ def parse_ipam(ipam: Mapping[str, Any], *, ip_ranges: Sequence[Any] = ()) -> Ipa
     kind = root.text("type") or "netplug"
     if Ipam(type=kind).foreign:
         return Ipam(type=kind)
+    if kind == DHCP:
+        return Ipam(type=kind, dhcp=parse_dhcp(ipam))
     range_sets = [*_range_sets(ip_ranges, "runtimeConfig.ipRanges")]
     range_sets += _legacy_range(root)
     range_sets += _range_sets(root.items("ranges"), "ipam.ranges")
@@ -60,8 +74,9 @@ def parse_ipam(ipam: Mapping[str, Any], *, ip_ranges: Sequence[Any] = ()) -> Ipa
 
 def unknown_keys(ipam: Mapping[str, Any]) -> tuple[UnknownKey, ...]:
     """Keys of an `ipam` object of ours that nothing reads; `cni.dev/` keys are nobody's mistake."""
-    found = list(_unknown(ipam, "ipam", _IPAM_KEYS))
-    for key, known in _CHILD_KEYS.items():
+    asking = ipam.get("type") == DHCP
+    found = list(_unknown(ipam, "ipam", dhcp.KEYS if asking else _IPAM_KEYS))
+    for key, known in (dhcp.CHILD_KEYS if asking else _CHILD_KEYS).items():
         for index, child in enumerate(_as_list(ipam.get(key))):
             found += _unknown(child, f"ipam.{key}[{index}]", known)
     for outer, range_set in enumerate(_as_list(ipam.get("ranges"))):

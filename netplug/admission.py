@@ -42,8 +42,13 @@ def commit(state: State, driver: Driver, network: Network, record: Record, facts
 def describe(
     db: Connection, driver: Driver, network: Network, record: Record, facts: Facts
 ) -> tuple[Lease, Record]:
-    """The lease, and the record with plan and result that follow from it."""
-    lease = allocate(db, network, record) if network.ipam is not None else Lease()
+    """The lease, and the record with plan and result that follow from it.
+
+    Where somebody else gives the address it is unknown, and the plan is without it.
+    """
+    section = network.ipam
+    ours = section is not None and not section.foreign and section.dhcp is None
+    lease = allocate(db, network, record) if ours else Lease()
     return lease, complete(driver, network, record, lease, facts)
 
 
@@ -144,7 +149,7 @@ def demand_unique_mac(db: Connection, record: Record) -> None:
 
 def demand_free_addresses(state: State, host: str, network: Network) -> None:
     """Every range set, which gives one address to each attachment, has one left."""
-    if network.ipam is None or network.ipam.foreign:
+    if network.ipam is None or network.ipam.foreign or network.ipam.dhcp is not None:
         return
     usage = ipam.usage(state.connection, host=host, segment=network.segment, ipam=network.ipam)
     for number, range_set in enumerate(network.ipam.range_sets):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from netplug import admission, plan, plugins, upkeep
 from netplug.errors import (
@@ -24,7 +25,7 @@ from netplug.errors import (
 )
 from netplug.host import Host
 from netplug.kernel import Kernel, namespaces
-from netplug.model import Attachment, Dns, Facts, Lease, Network, Result
+from netplug.model import DHCP, Attachment, Dns, Facts, Lease, Network, Result
 from netplug.plan import Difference, Plan
 from netplug.plugins import Driver
 from netplug.reconcile import compute_expected, is_dead, remove_owned
@@ -32,7 +33,13 @@ from netplug.state import Record, State, Usage
 
 
 class ForeignIpam(Protocol):
-    """Somebody else's IPAM plugin, called by the edge that knows how to execute it."""
+    """Somebody else's IPAM plugin, called by the edge that knows how to execute it.
+
+    `needs_link`: its DEL talks through the container's interface.
+    """
+
+    @property
+    def needs_link(self) -> bool: ...
 
     def add(self) -> Lease: ...
 
@@ -125,6 +132,7 @@ class Engine:
                     plan=links,
                     config=network.raw,
                 )
+                foreign = foreign or self._dhcp(kernel, network, attachment)
                 if foreign is None:
                     return self._add(kernel, driver, network, record, facts)
                 return self._add_foreign(kernel, driver, network, record, facts, foreign)
@@ -234,16 +242,15 @@ class Engine:
     ) -> list[NetplugError]:
         """Undoes the record's plan and gives foreign addresses back; what went wrong.
 
-        The address goes last: it is never free while its link or rules can carry traffic.
+        The address goes last: it is never free while its link or rules can carry traffic. But
+        a DHCP client needs the link for its farewell.
         """
-        errors = plan.remove(kernel, record.plan, self.usage(record))
+        self._give_back(kernel, record)
+        early = foreign is not None and foreign.needs_link
+        errors = _refusals(foreign) if early else []
+        errors += plan.remove(kernel, record.plan, self.usage(record))
         self._withdraw(kernel, record)
-        if foreign is not None:
-            try:
-                foreign.delete()
-            except NetplugError as refusal:
-                errors.append(refusal)
-        return errors
+        return errors if early else errors + _refusals(foreign)
 
     def _forget(self, attachment: Attachment) -> None:
         with self.state.transaction() as db:
@@ -294,7 +301,7 @@ class Engine:
     def _delete_unrecorded(self, attachment: Attachment, foreign: ForeignIpam | None) -> None:
         def open_sandbox() -> int | None:
             with suppress(SandboxError):  # no network namespace is there any more
-                return self._open_sandbox(attachment.sandbox)
+                return self.open_sandbox(attachment.sandbox)
             return None
 
         with self.host.kernel(open_sandbox) as kernel:
@@ -302,6 +309,32 @@ class Engine:
         if foreign is not None:
             foreign.delete()
         self._forget(attachment)
+
+    # addresses of DHCP servers
+
+    def _dhcp(self, kernel: Kernel, network: Network, attachment: Attachment) -> ForeignIpam | None:
+        if network.ipam is None or network.ipam.dhcp is None:
+            return None
+        from netplug.dhcp.ipam import DhcpIpam  # few networks need it
+
+        return DhcpIpam(
+            kernel,
+            self.state.transaction,
+            self.state.folder,
+            host=self.host.id,
+            attachment=attachment,
+            dhcp=network.ipam.dhcp,
+        )
+
+    def _give_back(self, kernel: Kernel, record: Record) -> None:
+        """The server is told while the link that it gave the address to is there."""
+        if not uses_dhcp(record.config):
+            return
+        from netplug.dhcp import ipam, leases
+
+        held = leases.get(self.state.connection, self.host.id, record.owner)
+        if held is not None:
+            ipam.give_back(kernel, record.attachment.ifname, held)
 
     # CHECK, repair
 
@@ -313,6 +346,11 @@ class Engine:
     ) -> None:
         """Raises CheckFailed that names every difference between the plan and the kernel."""
         differences = self.differences(attachment, previous)
+        record = self.state.get(self.host.id, attachment.owner)
+        if record is not None and uses_dhcp(record.config):
+            from netplug.dhcp.ipam import demand_held
+
+            demand_held(self.state.connection, self.host.id, attachment.owner)
         if foreign is not None:
             foreign.check()
         if differences:
@@ -360,6 +398,10 @@ class Engine:
         warnings = upkeep.status(self, network)
         if network.names and (fault := self._names.fault()):
             warnings.append(f"containers on {network.name} do not find each other by name: {fault}")
+        if network.ipam is not None and network.ipam.dhcp is not None:
+            from netplug.dhcp.ipam import demand_keeper
+
+            demand_keeper(self.state.folder)
         if foreign is not None:
             foreign.status()
         return warnings
@@ -408,3 +450,19 @@ class Engine:
 
     def read_facts(self, kernel: Kernel, driver: Driver, network: Network) -> Facts:
         return kernel.read_facts(driver.facts(network), self.host.choose_firewall(network.firewall))
+
+
+def _refusals(foreign: ForeignIpam | None) -> list[NetplugError]:
+    """The plugin gives its address back; why it did not, where it did not."""
+    try:
+        if foreign is not None:
+            foreign.delete()
+    except NetplugError as refusal:
+        return [refusal]
+    return []
+
+
+def uses_dhcp(config: dict[str, Any]) -> bool:
+    """Does a network's configuration leave the addresses to a DHCP server?"""
+    section = config.get("ipam")
+    return isinstance(section, dict) and section.get("type") == DHCP

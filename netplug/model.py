@@ -28,6 +28,7 @@ Place = Literal["host", "sandbox"]
 
 MARK = "netplug/"  # every link alias of ours starts so; what lacks our mark is never deleted
 ROUTE_PROTOCOL = 110  # rtnetlink protocol number of routes that we add to the host
+DHCP = "netplug-dhcp"  # type of IPAM: our DHCP client
 ALIAS_LIMIT = (
     200  # bytes; the kernel takes 255 (IFALIASZ), nftables comments 128: see `Attachment.tag`
 )
@@ -131,11 +132,38 @@ class StaticAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class DhcpProvided:
+    """An option that a DHCP client sends: its number and text; "" takes the container's name."""
+
+    option: int
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dhcp:
+    """How our DHCP client asks (the keys of the reference `dhcp` plugin, and ours beside).
+
+    `request` replaces the options that are asked for, where it is not empty. `seconds`: how
+    long an ADD waits for a server.
+    """
+
+    provide: tuple[DhcpProvided, ...] = ()
+    request: tuple[int, ...] = ()
+    skip_defaults: bool = False
+    client_id: str = ""
+    hostname: str = ""
+    broadcast: bool = False
+    priority: int | None = None
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ipam:
     """How a network gives addresses.
 
-    `type` "netplug" is ours; any other name is a foreign plugin, called over the
-    CNI exec interface. Each range set gives one address to each attachment.
+    `type` "netplug" is ours, "netplug-dhcp" our DHCP client; any other name is a foreign
+    plugin, called over the CNI exec interface. Each range set gives one address to each
+    attachment.
     """
 
     type: str = "netplug"
@@ -143,10 +171,11 @@ class Ipam:
     routes: tuple[Route, ...] = ()
     addresses: tuple[StaticAddress, ...] = ()
     dns: Dns = Dns()
+    dhcp: Dhcp | None = None  # a DHCP server gives the address, not we
 
     @property
     def foreign(self) -> bool:
-        return self.type not in ("netplug", "netplug-ipam")
+        return self.type not in ("netplug", "netplug-ipam", DHCP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +216,8 @@ class Network:
             return ()
         if self.ipam.foreign:
             return (4, 6)
+        if self.ipam.dhcp is not None:
+            return (4,)
         subnets = [one.subnet for range_set in self.ipam.range_sets for one in range_set]
         static = [one.address for one in self.ipam.addresses]
         return tuple(sorted({item.version for item in (*subnets, *static)}))

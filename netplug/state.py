@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from netplug import ipam, ports
 from netplug.codec import decode, encode
+from netplug.dhcp import schema as dhcp_leases
 from netplug.errors import Busy, Conflict, InputError
 from netplug.locks import LOCK_SECONDS, Locks
 from netplug.model import Attachment, Result
@@ -208,6 +209,25 @@ class State:
         text = json.dumps(encode(result))
         db.execute("UPDATE records SET result=? WHERE host=? AND owner=?", (text, host, owner))
 
+    def replan(self, db: sqlite3.Connection, record: Record) -> None:
+        """Stores another plan and result of a ready record, which uses what that plan says."""
+        db.execute(
+            "UPDATE records SET plan=?, result=? WHERE host=? AND owner=?",
+            (
+                to_json(record.plan),
+                _result_text(record.result),
+                record.host,
+                record.owner,
+            ),
+        )
+        self.use(db, record.host, record.attachment, record.plan)
+
+    def disuse(self, db: sqlite3.Connection, host: str, owner: str, key: str) -> None:
+        """The owner uses the shared resource no longer. `ours` is told by its other users."""
+        db.execute(
+            "UPDATE usage SET leaving=1 WHERE host=? AND owner=? AND key=?", (host, owner, key)
+        )
+
     def extend(self, db: sqlite3.Connection, record: Record) -> bool:
         """Stores the plan and result of a pending record; False when it is gone or leaving."""
         cursor = db.execute(
@@ -231,6 +251,7 @@ class State:
         db.execute("DELETE FROM records WHERE host=? AND owner=?", (host, owner))
         db.execute("DELETE FROM usage WHERE host=? AND owner=?", (host, owner))
         ipam.release(db, host=host, owner=owner)
+        dhcp_leases.release(db, host=host, owner=owner)
         ports.release(db, host=host, owner=owner)
 
     def get(self, host: str, owner: str) -> Record | None:

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from netplug import ipam, ports
+from netplug.dhcp import schema as dhcp
 from netplug.errors import PermissionRefused
 from netplug.locks import locked
 
@@ -39,8 +40,9 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         # NORMAL survives SIGKILL; a power cut may lose the last commits, but also every namespace.
         db.execute("PRAGMA synchronous=NORMAL")
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='usage'").fetchone():
-            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {ipam.SCHEMA} {ports.SCHEMA} COMMIT;")
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='dhcp'").fetchone():
+            tables = SCHEMA + ipam.SCHEMA + ports.SCHEMA + dhcp.SCHEMA
+            db.executescript(f"BEGIN IMMEDIATE; {tables} COMMIT;")
             os.chmod(path, 0o600)
     except BaseException:
         db.close()

@@ -132,6 +132,12 @@ def demand_possible(network: Network, attachment: Attachment, facts: Facts) -> N
             "an interface that stays down serves no address",
             "remove one of the two keys",
         )
+    if options.gateway and network.ipam is not None and network.ipam.dhcp is not None:
+        raise ConfigError(
+            "'isGateway' and addresses of a DHCP server exclude each other",
+            "the gateway is the one that the server names",
+            "set 'isGateway' and 'isDefaultGateway' to false, or let 'ipam' lease from ranges",
+        )
     if options.internal and attachment.ports:
         raise ConfigError(
             f"ports cannot be published on network {network.name}",

@@ -70,6 +70,22 @@ class Hosts:
                 if not held.users and self._held.get(key) is not held:
                     held.host.close()
 
+    @contextmanager
+    def find(self, host_id: str) -> Iterator[Host | None]:
+        """The host of that id: the agent's own, or one that has called; else None."""
+        own = namespaces.own_namespace()
+        try:
+            with self._lock:
+                known = [held.host.fd for held in self._held.values() if held.host.id == host_id]
+                fd = os.dup(known[0]) if known else os.dup(own)
+            try:
+                with self.use(fd) as host:
+                    yield host if host.id == host_id else None
+            finally:
+                os.close(fd)
+        finally:
+            os.close(own)
+
     def forget(self) -> None:
         with self._lock:
             for key in tuple(self._held):

@@ -38,6 +38,7 @@ from netplug.agent.protocol import (
     render_frame,
     render_refusal,
 )
+from netplug.agent.renewal import Renewal
 from netplug.dns.service import Supervisor
 from netplug.errors import Conflict, NetplugError, RequestError
 from netplug.locks import locked
@@ -73,9 +74,12 @@ class Agent:
         ]
         for thread in threads:
             thread.start()
+        renewal = Renewal(self._folder, self._hosts.find)
+        renewal.start()
         while not self._stopping:  # a signal's handler runs between two sleeps
             time.sleep(STOP_SECONDS)
             self._name_server.watch()
+        renewal.stop()
         _wake(listener, len(threads), str(self.path))
         for thread in threads:
             thread.join()

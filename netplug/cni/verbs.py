@@ -214,6 +214,7 @@ class Foreign:
         from netplug.cni.delegate import Delegate  # late: most calls have no use for it
 
         self._delegate = Delegate(request, kind)
+        self.needs_link = kind == "dhcp"  # the reference's daemon tells the server
         self._holds_nothing = False
 
     def add(self) -> Lease:
@@ -304,6 +305,12 @@ def _parse_ipam_network(request: Request, log: Log) -> Network:
         )
     runtime = request.config.get("runtimeConfig")
     parsed = parse_own_ipam(section, runtime if isinstance(runtime, dict) else {})
+    if parsed.dhcp is not None:
+        raise ConfigError(
+            f"ipam type {parsed.type} cannot serve {request.config.get('type')}",
+            "netplug's DHCP client renews addresses of netplug's own interfaces alone",
+            'use "type": "netplug" as main plugin, or the IPAM plugin dhcp with its daemon',
+        )
     for key in ipam.unknown_keys(section):
         log(f"network {request.config['name']}: {key}")
     names, _ = parse_names(request.config)

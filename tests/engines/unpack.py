@@ -33,6 +33,7 @@ PACKAGES = (
     "uidmap",
     "golang-github-containers-common",
     "containerd",
+    "dnsmasq-base",  # a DHCP server for tests
 )
 # Installing this one would remove the package busybox, so no closure is asked for: it is static.
 STATIC = ("busybox-static",)

@@ -239,6 +239,7 @@ class OtherIpam:
     def __init__(self, *, broken: bool = False) -> None:
         self.broken = broken
         self.held = 0
+        self.needs_link = False
 
     def add(self) -> Lease:
         if self.broken:

@@ -26,7 +26,7 @@ LAYERS = [
     {"netplug.codec"},
     {"netplug.firewall.intent"},
     {"netplug.ipam", "netplug.ports", "netplug.locks", "netplug.kernel"},
-    {"netplug.resources"},
+    {"netplug.resources", "netplug.dhcp"},
     {"netplug.plan", "netplug.firewall"},
     {"netplug.plugins", "netplug.statefile"},
     {"netplug.state"},
