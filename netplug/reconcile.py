@@ -13,7 +13,7 @@ from netplug.plan import Plan
 from netplug.resources import Resource
 from netplug.resources.addresses import Addresses, Routes
 from netplug.resources.links import Veth
-from netplug.resources.upper import UPPER_KINDS, Moved, Upper, remove_marked
+from netplug.resources.upper import UPPER_KINDS, WAS, Moved, Upper, remove_marked
 from netplug.state import Record
 
 BACKENDS = ("nft", "iptables")
@@ -93,7 +93,7 @@ def _remove_rules(kernel: Kernel, backend: str, owner: str) -> None:
 
 def owned_networks(kernel: Kernel) -> set[str]:
     """Networks that links with our mark name, whether a record knows them or not."""
-    owners = (link.alias.removeprefix(MARK) for link in kernel.host.links() if link.alias)
+    owners = (x.alias.removeprefix(MARK) for x in kernel.host.links() if x.alias.startswith(MARK))
     return {owner.split("/")[0] for owner in owners if owner.count("/") == 2}
 
 
@@ -117,9 +117,9 @@ def find_owned(kernel: Kernel, network: str, keep: set[tuple[str, str]]) -> list
     """
     found: dict[str, Attachment] = {}
     for link in kernel.host.links():
-        owner = link.alias.removeprefix(MARK)
+        owner = link.alias.partition(WAS)[0].removeprefix(MARK)
         parts = owner.split("/")
-        if owner == link.alias or len(parts) != 3 or parts[0] != network:
+        if not link.alias.startswith(MARK) or len(parts) != 3 or parts[0] != network:
             continue
         if (parts[1], parts[2]) not in keep:
             found[owner] = Attachment(parts[0], parts[1], parts[2])

@@ -23,6 +23,11 @@ OWN = {
     "bridge": "bridge",
     "host": "host",
     "macvlan": "macvlan",
+    "ipvlan": "ipvlan",
+    "vlan": "vlan",
+    "ptp": "ptp",
+    "host-device": "host_device",
+    "dummy": "dummy",
 }
 
 

@@ -39,6 +39,7 @@ from netplug.plugins.parent import (
     compute_mtu,
     compute_own_routes,
     find_parent,
+    parent_facts,
     refuse,
     refuse_host_side,
 )
@@ -53,13 +54,7 @@ class MacvlanDriver:
 
     def facts(self, network: Network) -> Wanted:
         options: MacvlanOptions = network.options
-        return Wanted(
-            links=(options.master,) if options.master else (),
-            place="sandbox" if options.link_in_container else "host",
-            egress=not options.master,
-            addresses=options.host_access,
-            kind="macvlan",
-        )
+        return parent_facts(network, "macvlan", addresses=options.host_access)
 
     def plan_link(self, network: Network, attachment: Attachment, facts: Facts) -> Plan:
         """One link, born inside the container under its final name."""

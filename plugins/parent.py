@@ -6,10 +6,33 @@ import re
 from collections.abc import Iterable
 
 from netplug.errors import ConfigError, NotFound, UnsupportedError
-from netplug.model import Attachment, Facts, Family, IPAddress, Lease, LinkFact, Network, Route
+from netplug.model import (
+    Attachment,
+    Facts,
+    Family,
+    IPAddress,
+    Lease,
+    LinkFact,
+    Network,
+    Route,
+    Wanted,
+)
 from netplug.plugins.inside import compute_routes
 
 MTU_LIMIT = 65535
+
+
+def parent_facts(network: Network, kind: str, *, addresses: bool = False) -> Wanted:
+    """The parent, on the host or (`linkInContainer`) inside, and whether the kernel has such
+    links. `addresses`: the parent's own too."""
+    options = network.options
+    return Wanted(
+        links=(options.master,) if options.master else (),
+        place="sandbox" if options.link_in_container else "host",
+        egress=not options.master,
+        addresses=addresses,
+        kind=kind,
+    )
 
 
 def find_parent(network: Network, master: str, facts: Facts) -> LinkFact:
@@ -41,6 +64,23 @@ def demand_kind(network: Network, facts: Facts) -> None:
             f"driver {network.driver!r} cannot be served",
             f"this kernel has no {network.driver} links (CONFIG_{network.driver.upper()})",
             "use a kernel that has them, or another 'driver'",
+        )
+
+
+def demand_addresses(network: Network, *, dhcp: bool = True) -> None:
+    """For kinds of link that are no use without; `dhcp`: a server can be reached through it.
+    Raises ConfigError."""
+    if network.ipam is not None and network.ipam.dhcp is not None and not dhcp:
+        raise ConfigError(
+            f"no DHCP server can be on network {network.name}",
+            f"an interface of driver {network.driver!r} leads to no other host",
+            "let 'ipam' lease from ranges",
+        )
+    if network.ipam is None:
+        raise ConfigError(
+            f"network {network.name} gives no addresses",
+            f"an interface of driver {network.driver!r} needs one",
+            """add "ipam": {"type": "netplug", "ranges": [[{"subnet": "10.1.0.0/24"}]]}""",
         )
 
 

@@ -173,7 +173,8 @@ def new_veth(
     inner += u32(IFLA_NET_NS_FD, peer_fd) if peer_fd is not None else b""
     info = text(IFLA_INFO_KIND, "veth") + nest(IFLA_INFO_DATA, nest(VETH_INFO_PEER, inner))
     body = _body(up=True) + text(IFLA_IFNAME, host.name) + pack_mac(IFLA_ADDRESS, host.mac)
-    body += u32(IFLA_MTU, mtu) + u32(IFLA_MASTER, master) + nest(IFLA_LINKINFO, info)
+    body += u32(IFLA_MTU, mtu) + (u32(IFLA_MASTER, master) if master else b"")
+    body += nest(IFLA_LINKINFO, info)
     what = f"veth pair {host.name} - {peer.name} cannot be created"
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what)
 

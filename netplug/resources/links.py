@@ -120,7 +120,7 @@ class Vlan:
 
 @dataclass(frozen=True, slots=True)
 class Veth:
-    """A veth pair: the host end a port of `bridge`, the other `ifname` in the sandbox.
+    """A veth pair: the host end a port of `bridge` ("": of none), the other `ifname` inside.
 
     Deleting either end deletes both. The host end's name derives from the
     attachment, which marks it even before its alias is set. With `peer_place`
@@ -149,7 +149,8 @@ class Veth:
 
     def present(self, kernel: Kernel) -> str | None:
         peer_side = kernel.rtnl(self.peer_place)
-        host, bridge = kernel.host.link(self.host_name), kernel.host.link(self.bridge)
+        host = kernel.host.link(self.host_name)
+        bridge = kernel.host.link(self.bridge) if self.bridge else None
         inner = peer_side.link(self.ifname) if peer_side else None
         if host is None and inner is None:
             return None
@@ -161,7 +162,7 @@ class Veth:
             (f"{self.ifname}'s kind", "veth", inner.kind),
             (
                 "bridge",
-                self.bridge,
+                self.bridge or "none",
                 bridge.name if bridge and host.master == bridge.index else "none",
             ),
             (f"{self.host_name}'s state", "up", "up" if host.up else "down"),
@@ -173,14 +174,15 @@ class Veth:
         )
 
     def apply(self, kernel: Kernel) -> bool:
-        bridge = kernel.link(self.bridge)
-        if bridge is None:
+        bridge = kernel.link(self.bridge) if self.bridge else None
+        if self.bridge and bridge is None:
             raise NotFound(
                 f"bridge {self.bridge} is gone", "it was removed in the meantime", "retry"
             )
-        made = self._make(kernel, bridge.index)
+        master = bridge.index if bridge else 0
+        made = self._make(kernel, master)
         if not made:
-            self._repair(kernel, bridge.index)
+            self._repair(kernel, master)
         if self.vlans:
             self._apply_vlans(kernel)
         leg = kernel.host.link(self.ifname) if self._own_leg else None
@@ -248,7 +250,8 @@ class Veth:
         inner = peer_side.link(self.ifname) if peer_side else None
         if peer_side and inner is not None and (inner.mtu, inner.mac) != (self.mtu, self.mac):
             peer_side.change(rt.change_link(inner.index, mtu=self.mtu, mac=self.mac))
-        kernel.host.change(self._port)
+        if self.bridge:
+            kernel.host.change(self._port)
 
     def undo(self, kernel: Kernel) -> None:
         host = kernel.host.link(self.host_name)
@@ -260,9 +263,10 @@ class Veth:
 
     def shell(self, shell: Shell) -> list[str]:
         place = f" netns {shell.sandbox}" if self.peer_place == "sandbox" else ""
+        master = f" master {self.bridge}" if self.bridge else ""
         lines = [
-            f"ip link add {self.host_name} address {self.host_mac} mtu {self.mtu}"
-            f" master {self.bridge} type veth peer name {self.ifname}"
+            f"ip link add {self.host_name} address {self.host_mac} mtu {self.mtu}{master}"
+            f" type veth peer name {self.ifname}"
             f" address {self.mac} mtu {self.mtu}{place}",
             f"ip link set {self.host_name} alias {self.alias} up",
         ]

@@ -180,22 +180,24 @@ class Upper:
 
 
 UPPER_KINDS = ("macvlan", "ipvlan", "vlan", "dummy")
-WAS = "|"  # in a moved link's alias, before the name that it had on the host
+WAS = ":"  # in a moved link's alias, before the name that it had on the host; in no link's name
 
 
 def remove_marked(kernel: Kernel, mark: str) -> None:
     """Removes or gives back the sandbox's links with this mark, for lack of a plan that tells."""
     side, host = kernel.rtnl("sandbox"), kernel.fd("host")
-    if side is None or host is None:
-        return
-    for link in side.links():
+    for link in side.links() if side else ():
         owner, moved, device = link.alias.partition(WAS)
-        if owner != mark:
+        if side is None or host is None or owner != mark:
             continue
         if moved:
             side.change(move_link(link.index, device, host, ""))
         elif link.kind in UPPER_KINDS:
             side.delete_link(link.index)
+    for link in kernel.host.links():  # the kernel's own way of giving a device back
+        owner, moved, device = link.alias.partition(WAS)
+        if moved and owner == mark:
+            kernel.host.change(rt.rename_link(link.index, device, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,14 +254,11 @@ class Moved:
         return moving
 
     def undo(self, kernel: Kernel) -> None:
-        side = kernel.rtnl("sandbox")
-        if side is None:
+        side, host = kernel.rtnl("sandbox"), kernel.fd("host")
+        link = self._find(side) if side else None
+        if side is None or link is None:  # perhaps the kernel gave it back
             self._give_back(kernel.host, self._find(kernel.host))
             return
-        link = self._find(side)
-        if link is None:
-            return
-        host = kernel.fd("host")
         assert host is not None
         side.change(move_link(link.index, self.device, host, self.device_alias))
         self._give_back(kernel.host, kernel.host.link(self.device))

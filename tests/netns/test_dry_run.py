@@ -1,14 +1,15 @@
 """The commands of a dry run, typed by hand in a fresh namespace, make what an ADD makes.
 
-For every option of the bridge driver, alone and together, and for both firewall backends.
+For every option of every driver, alone and together, and for both firewall backends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_interface
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import driver_cases
 import pytest
 from attaching import (
     V4,
@@ -24,8 +25,8 @@ from attaching import (
 from bridge_cases import CASES
 
 from netplug.firewall.render import render
-from netplug.kernel import probe_vlan_filtering
-from netplug.model import Port
+from netplug.kernel import probe_kind, probe_vlan_filtering
+from netplug.model import Network, Port
 from netplug.plan import Plan, to_shell
 from netplug.resources import Shell
 from netplug.resources.addresses import Sysctl
@@ -59,13 +60,26 @@ def type_commands(host: Host, lines: list[str]) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_typed_commands_make_what_add_makes(make_host: MakeHost, name: str) -> None:
-    network, wishes = CASES[name]
     if "vlan" in name.lower() and not probe_vlan_filtering():
         pytest.skip("this kernel has no bridge VLAN filtering")
+    compare(make_host, prepare, *CASES[name])
+
+
+@pytest.mark.parametrize("name", driver_cases.CASES)
+def test_so_they_do_for_every_driver(make_host: MakeHost, name: str) -> None:
+    network, wishes = driver_cases.CASES[name]
+    if network.driver in ("macvlan", "ipvlan", "vlan", "dummy") and not probe_kind(network.driver):
+        pytest.skip(f"this kernel has no {network.driver} links")
+    compare(make_host, driver_cases.prepare, network, wishes)
+
+
+def compare(
+    make_host: MakeHost, ready: Callable[[Host], None], network: Network, wishes: dict[str, Any]
+) -> None:
     typed, added = make_host("typed"), make_host("added")
     insides = [typed.container("web"), added.container("web")]
     for each in (typed, added):
-        prepare(each)
+        ready(each)
 
     site = Site(typed)
     before = state_rows_of(site)

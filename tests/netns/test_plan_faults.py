@@ -10,8 +10,19 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, Literal
 
+import driver_cases
 import pytest
-from attaching import V4, V6, Site, dump, gateway_network, in_child, make_network, settle
+from attaching import (
+    V4,
+    V6,
+    Site,
+    driver_network,
+    dump,
+    gateway_network,
+    in_child,
+    make_network,
+    settle,
+)
 
 from netplug import plan
 from netplug.errors import NetplugError
@@ -60,6 +71,13 @@ CASES = {
     "plain": Case(make_network()),
     "rich": Case(gateway_network("lan", V4, V6, **RICH_KEYS), RICH_WISHES),
     # each of its rules is a process of its own, so it is small
+    "macvlan": Case(
+        driver_network("macvlan", master="eth1", hostAccess=True, ipam=[{"subnet": "10.1.0.0/24"}])
+    ),
+    "host-device": Case(
+        driver_network("host-device", device="dev0", ipam=[V4]), {"mac": "02:00:00:00:00:33"}
+    ),
+    "ptp": Case(driver_network("ptp", ipMasq=True, ipam=[V4, V6]), {"ports": (Port(8080, 80),)}),
     "iptables": Case(gateway_network(firewall="iptables"), {"ports": (Port(80, 80),)}, ("after",)),
 }
 SLOW = pytest.param("iptables", marks=pytest.mark.long)
@@ -156,6 +174,7 @@ def count_steps(site: Site, case: Case, container: Host) -> int:
 @pytest.mark.parametrize("name", CASES)
 def test_a_fault_at_any_step_leaves_nothing(host: Host, name: str) -> None:
     case = CASES[name]
+    driver_cases.prepare(host)
     site, container = Site(host), host.container("web")
     before, inside = dump(host), dump(container)
     for step in range(count_steps(site, case, container)):

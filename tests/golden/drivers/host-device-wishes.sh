@@ -1,0 +1,9 @@
+ip link set dev0 down
+ip link set dev0 netns web name eth0
+ip -n web link set eth0 alias netplug/lan/web/eth0:dev0
+ip -n web link set eth0 address 02:00:00:00:00:33
+ip -n web link set eth0 mtu 1300
+ip netns exec web sysctl -qw net/ipv4/conf/eth0/arp_notify=1
+ip -n web link set lo up
+ip -n web link set eth0 up
+ip -n web address add 10.1.0.2/24 broadcast + dev eth0

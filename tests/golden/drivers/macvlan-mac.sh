@@ -1,0 +1,6 @@
+ip link add link eth1 name eth0 address 02:00:00:00:00:31 mtu 1420 netns web type macvlan mode bridge
+ip -n web link set eth0 alias netplug/lan/web/eth0
+ip netns exec web sysctl -qw net/ipv4/conf/eth0/arp_notify=1
+ip -n web link set lo up
+ip -n web link set eth0 up
+ip -n web address add 10.1.0.2/24 broadcast + dev eth0
