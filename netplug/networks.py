@@ -19,11 +19,12 @@ from netplug.config import driver_name, is_ours, parse_network
 from netplug.errors import ConfigError, Exhausted, NetplugError
 from netplug.kernel import namespaces
 from netplug.kernel.rtnl import Rtnl
-from netplug.model import IPNetwork, Network, digest, overlaps
+from netplug.model import DHCP, IPNetwork, Network, digest, overlaps
 
 ENGINE_FOLDER = "/etc/cni/net.d"
 POOL: IPNetwork = ip_network("10.89.0.0/16")  # subnets are taken from here when none is asked for
 POOL_PREFIX = 24
+POOLED = ("bridge", "ptp", "dummy")  # drivers whose addresses are this host's affair alone
 CAPABILITIES = ("portMappings", "ips", "ipRanges", "mac", "bandwidth", "aliases", "dns")
 VERSIONS = ["0.4.0", "1.0.0", "1.1.0"]  # podman 4 refuses a list that says 1.1.0 alone
 
@@ -39,6 +40,7 @@ class NewNetwork:
     ip_ranges: tuple[str, ...] = ()
     ipv6: bool = False
     masquerade: bool = True
+    dhcp: bool = False
     dns: tuple[str, ...] = ()
     names: bool = True
     options: tuple[tuple[str, Any], ...] = ()  # driver options by their JSON key
@@ -88,15 +90,22 @@ def compute_conflist(new: NewNetwork) -> dict[str, Any]:
     if new.driver == "bridge":
         plugin |= {
             "bridge": bridge_name(new.name),
-            "isDefaultGateway": True,
-            "ipMasq": new.masquerade and not options.get("internal", False),
+            "isDefaultGateway": not new.dhcp,
+            "ipMasq": new.masquerade and not new.dhcp and not options.get("internal", False),
             "hairpinMode": True,
             "mtu": "auto",
         }
+    elif new.driver == "ptp":
+        plugin["ipMasq"] = new.masquerade
     plugin |= options
-    if new.subnets:
+    if new.dhcp:
+        _demand_no_ranges(new)
+        plugin["ipam"] = {"type": DHCP}
+    elif new.subnets:
         plugin["ipam"] = {"type": "netplug", "ranges": _ranges(new)}
-    if new.names and "names" not in options and new.subnets:
+        if routes := _default_routes(new):
+            plugin["ipam"]["routes"] = routes
+    if new.names and "names" not in options and (new.subnets or new.dhcp):
         plugin["names"] = True
     if new.dns:
         plugin["dns"] = {"nameservers": list(new.dns)}
@@ -111,6 +120,24 @@ def compute_conflist(new: NewNetwork) -> dict[str, Any]:
         {**plugin, "name": new.name}, plugins.get_driver(new.driver).options, strict_unknown=True
     )
     return conflist
+
+
+def _demand_no_ranges(new: NewNetwork) -> None:
+    if new.subnets or new.gateways or new.ip_ranges:
+        raise ConfigError(
+            "a DHCP server and subnets exclude each other",
+            "the server gives addresses and names the gateway",
+            "leave out --subnet, --gateway, --ip-range and --ipv6, or --dhcp",
+        )
+
+
+def _default_routes(new: NewNetwork) -> list[dict[str, str]]:
+    """Where no driver makes them: with ptp always, else to each gateway that was named."""
+    if new.driver == "bridge":
+        return []
+    named = new.subnets if new.driver == "ptp" else [ip_address(text) for text in new.gateways]
+    families = sorted({item.version for item in named})
+    return [{"dst": "0.0.0.0/0" if family == 4 else "::/0"} for family in families]
 
 
 def _ranges(new: NewNetwork) -> list[list[dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import os
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from netplug.errors import ConfigError, Conflict, NetplugError, NotFound
 from netplug.model import IPNetwork, overlaps
 from netplug.networks import (
     ENGINE_FOLDER,
+    POOLED,
     NewNetwork,
     choose_subnet,
     compute_conflist,
@@ -32,6 +34,7 @@ from netplug.networks import (
     subnets_of,
     unique_local_subnet,
 )
+from netplug.plugins import OWN
 
 app = typer.Typer(help="Create, list, inspect and remove networks.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the network.", autocompletion=complete_network)]
@@ -41,20 +44,35 @@ Name = Annotated[str, typer.Argument(help="Name of the network.", autocompletion
 def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Letters, digits, '_', '.', '-'.")],
-    driver: Annotated[str, typer.Option(help="Kind of network.")] = "bridge",
+    driver: Annotated[
+        str,
+        typer.Option(help=f"Kind of network: {', '.join(OWN)}.", autocompletion=lambda: list(OWN)),
+    ] = "bridge",
     subnet: Annotated[
         list[str] | None,
         typer.Option(
-            help="CIDR, repeatable; one address of each. Default: a free /24 of 10.89/16."
+            help="CIDR, repeatable; one address of each."
+            " Default of bridge, ptp and dummy: a free /24 of 10.89/16."
         ),
     ] = None,
     gateway: Annotated[
-        list[str] | None, typer.Option(help="The bridge's address in a subnet, repeatable.")
+        list[str] | None,
+        typer.Option(help="The gateway in a subnet (bridge: its address), repeatable."),
     ] = None,
     ip_range: Annotated[
         list[str] | None, typer.Option(help="START-END or CIDR to lease from, repeatable.")
     ] = None,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="Add a random /64 of fd00::/8.")] = False,
+    dhcp: Annotated[
+        bool, typer.Option("--dhcp", help="Addresses come from a DHCP server on the network.")
+    ] = False,
+    parent: Annotated[
+        str | None,
+        typer.Option(help="Interface below macvlan, ipvlan, vlan. Default: the default route's."),
+    ] = None,
+    host_access: Annotated[
+        bool, typer.Option("--host-access", help="macvlan: let host and containers meet.")
+    ] = False,
     bridge: Annotated[str | None, typer.Option(help="Name of the bridge link.")] = None,
     mtu: Annotated[
         str | None, typer.Option(help="Bytes, or auto: as the way out. Default: auto.")
@@ -87,10 +105,15 @@ def create(
     """Write a network's file; its bridge is made with the first container."""
     context = get_context(ctx)
     options: dict[str, Any] = _parse_options(opt or [])
-    for key, value in (("bridge", bridge), ("vlan", vlan), ("mtu", _parse_mtu(mtu))):
-        if value is not None:
-            options[key] = value
+    named = {
+        "bridge": bridge,
+        "master": parent,
+        "vlanId" if driver == "vlan" else "vlan": vlan,
+        "mtu": _parse_mtu(mtu),
+    }
+    options |= {key: value for key, value in named.items() if value is not None}
     flags = {
+        "hostAccess": host_access,
         "internal": internal,
         "isolate": isolate,
         "portIsolation": port_isolation,
@@ -99,7 +122,7 @@ def create(
     options |= {key: True for key, on in flags.items() if on}
     subnets = parse_subnets(subnet or [])
     others = [c for c in context.networks() if c.name != name]
-    if not subnets and driver == "bridge":
+    if not subnets and driver in POOLED and not dhcp:
         subnets = (choose_subnet(read_used_subnets(others)),)
     if ipv6 and not any(s.version == 6 for s in subnets):
         subnets += (unique_local_subnet(),)
@@ -112,6 +135,7 @@ def create(
             tuple(ip_range or ()),
             ipv6,
             masquerade,
+            dhcp,
             tuple(dns or ()),
             names,
             tuple(options.items()),
@@ -137,7 +161,7 @@ def create(
 
 
 def _parse_options(texts: list[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs; true, false and numbers are read as such."""
+    """KEY=VALUE pairs; true, false, numbers, [lists] and {objects} are read as such."""
     found: dict[str, Any] = {}
     for text in texts:
         key, sign, value = text.partition("=")
@@ -145,6 +169,13 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
             raise ConfigError(f"option {text!r} is wrong", "it has no '='", "write -o KEY=VALUE")
         if value in ("true", "false"):
             found[key] = value == "true"
+        elif value[:1] in ("[", "{"):
+            try:
+                found[key] = jsonlib.loads(value)
+            except ValueError as error:
+                raise ConfigError(
+                    f"option {text!r} is wrong", f"no JSON: {error}", "quote it for the shell"
+                ) from error
         else:
             found[key] = int(value) if value.lstrip("-").isdigit() else value
     return found

@@ -175,6 +175,7 @@ def count_steps(site: Site, case: Case, container: Host) -> int:
 def test_a_fault_at_any_step_leaves_nothing(host: Host, name: str) -> None:
     case = CASES[name]
     driver_cases.prepare(host)
+    host.run("sysctl -qw net.ipv6.conf.all.forwarding=1")  # a router has routes of its own
     site, container = Site(host), host.container("web")
     before, inside = dump(host), dump(container)
     for step in range(count_steps(site, case, container)):
@@ -371,6 +372,13 @@ def kill_everywhere(site: Site, case: Case, container: Host, cleaners: tuple[Cle
 def test_a_kill_at_any_place_leaves_nothing(host: Host, case: Case) -> None:
     """Each place, cleaned by one of the three in turn."""
     kill_everywhere(Site(host), case, host.container("web"), CLEANERS)
+
+
+@pytest.mark.parametrize("name", ["macvlan", "host-device"])
+def test_a_kill_leaves_nothing_of_links_inside(host: Host, name: str) -> None:
+    driver_cases.prepare(host)
+    kill_everywhere(Site(host), CASES[name], host.container("web"), CLEANERS)
+    assert "02:00:00:00:00:0d" in host.run("ip link show dev0")
 
 
 @pytest.mark.long
