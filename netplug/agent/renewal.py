@@ -28,6 +28,7 @@ from netplug.kernel import Kernel
 from netplug.model import Lease
 from netplug.resources import Resource
 from netplug.state import Record, State
+from netplug.statefile import ensure_private_folder
 
 LOOK_SECONDS = 1.0  # other processes add leases too; then this is the longest a due one waits
 ASKERS = 4  # a silent server holds one of them for two seconds
@@ -44,12 +45,15 @@ class Renewal:
     def __init__(self, folder: Path, find_host: FindHost) -> None:
         self._folder, self._find_host = folder, find_host
         self._stopped = threading.Event()
+        self._decided = threading.Event()
         self._asked: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="dhcp")
 
     def start(self) -> None:
+        """Returns when leases are kept: an ADD that comes next relies on it."""
         self._thread.start()
+        self._decided.wait()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -59,12 +63,16 @@ class Renewal:
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
+                ensure_private_folder(self._folder)
                 with ipam.keeping(self._folder), ThreadPoolExecutor(ASKERS, "dhcp-ask") as askers:
+                    self._decided.set()
                     self._keep(askers)
             except Busy:  # another agent of this state folder keeps them
+                self._decided.set()
                 self._stopped.wait(LOOK_SECONDS)
             except Exception:  # a lease that cannot be renewed now may be in a moment
                 log.exception("renewal of DHCP leases begins anew")
+                self._decided.set()
                 self._stopped.wait(LOOK_SECONDS)
 
     def _keep(self, askers: ThreadPoolExecutor) -> None:

@@ -72,10 +72,10 @@ class Agent:
             threading.Thread(target=self._serve_calls, args=(listener,), name=f"call-{n}")
             for n in range(THREADS)
         ]
-        for thread in threads:
-            thread.start()
         renewal = Renewal(self._folder, self._hosts.find)
         renewal.start()
+        for thread in threads:
+            thread.start()
         while not self._stopping:  # a signal's handler runs between two sleeps
             time.sleep(STOP_SECONDS)
             self._name_server.watch()
