@@ -25,11 +25,12 @@ from tables import render_table
 from netplug import errors
 from netplug.cni import schema
 from netplug.errors import NetplugError
+from netplug.ipam.dhcp import KEYS as DHCP_KEYS
 from netplug.options import describe_type, option_fields
-from netplug.plugins import get_driver
+from netplug.plugins import OWN, get_driver
 
 FOLDER = Path(__file__).parent
-MARKED = re.compile(r"(?<=<!-- generated: )([a-z ]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(?<=<!-- generated: )([a-z -]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 # The tree in the docstring of netplug.errors: class, CNI code, exit status, meaning.
 ERROR = re.compile(r"^ *[|` -]*(\w+) +(\d+) +(\d) *(.*)$", re.MULTILINE)
 EXIT_STATUS = re.compile(r"(\d) ([^;.]+)")
@@ -109,6 +110,7 @@ def make_tables() -> dict[str, Callable[[], str]]:
         "network": common,
         "ipam": schema.IPAM,
         "names": schema.NAMES,
+        "dhcp": DHCP_KEYS,
         "range": schema.RANGE,
         "route": schema.ROUTE,
         "dns": schema.DNS,
@@ -120,9 +122,12 @@ def make_tables() -> dict[str, Callable[[], str]]:
     def table(section: str) -> Callable[[], str]:
         return lambda: schema_table(section, nested[section], words[section])
 
+    def driver(name: str) -> Callable[[], str]:
+        return lambda: driver_table(name, words[f"driver {name}"])
+
     return {
         "commands": render_commands,
-        "driver bridge": lambda: driver_table("bridge", words["driver bridge"]),
+        **{f"driver {name}": driver(name) for name in OWN if name != "host"},
         "errors": error_table,
         "exit status": exit_status_table,
         **{section: table(section) for section in nested},

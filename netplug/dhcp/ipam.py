@@ -44,7 +44,7 @@ def demand_keeper(folder: Path) -> None:
     raise Unavailable(
         "addresses of a DHCP server cannot be kept",
         "no agent runs, and only an agent renews them",
-        "run: netplug agent start (netplug install --autostart starts one when it is needed)",
+        "run: netplug agent start",
     )
 
 
