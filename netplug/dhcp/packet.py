@@ -175,7 +175,7 @@ def _times(options: dict[int, bytes], seconds: int) -> tuple[int, int]:
     """T1 and T2; where they are missing or out of order half and 7/8 (RFC 2131, 4.4.5)."""
     t1, t2 = _number(options.get(T1, b"")), _number(options.get(T2, b""))
     t2 = t2 if t2 and t2 < seconds else seconds * 7 // 8
-    return (t1 if t1 and t1 < t2 else min(seconds // 2, t2 - 1)), t2
+    return (t1 if t1 and t1 < t2 else t2 * 4 // 7), t2
 
 
 def _addresses(raw: bytes) -> list[IPv4Address]:

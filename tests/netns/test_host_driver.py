@@ -12,7 +12,6 @@ from cni_exec import PluginFailed, Pod, Runtime, state_rows
 
 from netplug.errors import ConfigError
 from netplug.model import Bandwidth, Port
-from netplug.picture import compute_scene
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -94,15 +93,13 @@ def test_what_cannot_apply_is_refused(
     assert not any(site.rows().values())
 
 
-def test_record_picture_and_collection(host: Host) -> None:
+def test_record_and_collection(host: Host) -> None:
     site = Site(host)
     network = driver_network("host", "shared")
     attachment, _ = site.add(network, host, "web")
     with site.engine() as engine:
         assert engine.status(network) == []
-        scene = compute_scene("here", engine.records())
-    assert [(n.name, n.driver) for n in scene.networks] == [("shared", "host")]
-    assert [a.container for a in scene.networks[0].attachments] == ["web"]
+        assert [record.attachment.container for record in engine.records()] == ["web"]
     assert site.gc(network, ("web", "eth0")) == []
     assert site.gc(network) == [attachment.owner]
     assert not any(site.rows().values())
