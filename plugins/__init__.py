@@ -55,10 +55,9 @@ class Driver(Protocol):
 def get_driver(name: str) -> Driver:
     """The driver of this name. Raises ConfigError that lists the ones there are."""
     if name in OWN:
-        import importlib
-
-        module = importlib.import_module(f"netplug.plugins.{OWN[name]}")
-        return module.driver  # type: ignore[no-any-return]
+        module: Any = __import__(f"netplug.plugins.{OWN[name]}", fromlist=["driver"])
+        own: Driver = module.driver
+        return own
     for entry in _entry_points():
         if entry.name == name:
             loaded: Driver = entry.load()

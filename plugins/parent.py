@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from netplug.errors import ConfigError, NotFound, UnsupportedError
@@ -105,7 +104,13 @@ def demand_mtu(mtu: int) -> None:
 
 def demand_mac(key: str, mac: str) -> None:
     """Six octets, of one station (IEEE 802: the lowest bit of the first octet is 0)."""
-    if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac) or int(mac[1], 16) & 1:
+    octets = mac.split(":")
+    hexadecimal = all(len(octet) == 2 and octet.isalnum() for octet in octets)
+    try:
+        well_formed = len(octets) == 6 and hexadecimal and not bytes.fromhex("".join(octets))[0] & 1
+    except ValueError:
+        well_formed = False
+    if not well_formed:
         raise ConfigError(
             f"'{key}' has {mac!r}",
             "that is no MAC of one station",

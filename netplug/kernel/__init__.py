@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from netplug.errors import KernelRefused
-from netplug.kernel import devices, namespaces
+from netplug.kernel import namespaces
 from netplug.kernel.rtmessages import Link, new_bridge, new_link
 from netplug.kernel.rtnl import Rtnl
 from netplug.kernel.sysctl import ensure_sysctls, read_sysctls
@@ -140,6 +140,8 @@ class Kernel:
         return fd is None or namespaces.identity(fd) == namespaces.identity(self._host)
 
     def _device(self, query: DeviceQuery) -> LinkFact | None:
+        from netplug.kernel import devices  # for one driver alone
+
         name = devices.find_name(self._host, self.host.links(), query)
         link = self.host.link(name) if name else None
         return _fact(self.host, link, addressed=False) if link else None

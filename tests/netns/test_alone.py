@@ -104,3 +104,26 @@ def test_a_configuration_seen_first_starts_over_with_the_same_answer(host: Host)
     for pod in pods:
         call(host, "DEL", pod, NETWORK)
     assert not state_rows(host)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"driver": "macvlan", "master": "dev0", "hostAccess": True},
+        {"driver": "ptp", "ipMasq": True},
+        {"driver": "host-device", "device": "dev0"},
+    ],
+    ids=lambda keys: str(keys["driver"]),
+)
+def test_every_driver_works_in_one_process(host: Host, keys: dict[str, Any]) -> None:
+    """The second time from the bundle, for options that were found right before."""
+    host.run("ip link add dev0 type veth && ip link set dev0 up")
+    network = {key: NETWORK[key] for key in ("cniVersion", "name", "type", "ipam")} | keys
+    pod = Pod("web", host.container("web").path)
+    for _ in range(2):
+        answer = json.loads(call(host, "ADD", pod, network)[0])
+        assert answer["interfaces"][-1]["name"] == "eth0"
+        call(host, "CHECK", pod, {**network, "prevResult": answer})
+        call(host, "DEL", pod, network)
+    assert not state_rows(host)
+    assert "dev0" in host.run("ip link")

@@ -9,11 +9,16 @@ import json
 from pathlib import Path
 
 import pytest
+from attaching import driver_network
 from driver_cases import CASES, FACTS
 from planning import plan_first, render_commands, render_plan
 
+from netplug.draw.scene import Scene
+from netplug.model import Attachment, Network
+from netplug.picture import SHARED, compute_scene
 from netplug.plan import Plan, from_json, to_json
 from netplug.plugins import driver_names, get_driver
+from netplug.state import Record
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "drivers"
 
@@ -34,6 +39,36 @@ def test_no_golden_file_is_forgotten() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {
         f"{name}.{ending}" for name in CASES for ending in ("json", "sh")
     }
+
+
+def pictured(network: Network, plan: Plan) -> Scene:
+    attachment = Attachment(network.name, "web", "eth0", "/run/netns/web")
+    record = Record("host", attachment, "ready", "boot", 1, 0.0, plan, {"driver": network.driver})
+    return compute_scene("here", [record])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("macvlan-hostAccess", "macvlan on eth1"),
+        ("ipvlan", "ipvlan on eth1"),
+        ("vlan", "vlan on eth1"),
+        ("dummy", "dummy"),
+        ("ptp", "veth"),
+        ("host-device", "moved"),
+    ],
+)
+def test_pictures_come_by_themselves(name: str, words: str) -> None:
+    scene = pictured(CASES[name][0], compute_plan(name))
+    boxes = {box.name: box for box in scene.boxes}
+    assert boxes["network lan"].lines[0] == words
+    assert ("door eth1" in boxes) == ("eth1" in words)
+    assert "container web" in boxes
+
+
+def test_a_container_of_the_host_is_pictured_too() -> None:
+    scene = pictured(driver_network("host"), Plan())
+    assert [box.lines for box in scene.boxes if box.name == "container web"] == [(SHARED,)]
 
 
 def test_every_driver_answers_to_its_name() -> None:
