@@ -180,8 +180,10 @@ def status(engine: Engine, network: Network) -> list[str]:
                     "remove it, or set the key 'bridge' to another name",
                 )
         drops = kernel.firewall(backend).foreign_drops()
-    records = engine.records(network.name)
-    _demand_plannable(driver, network, facts, impaired=bool(records))
+        records = engine.records(network.name)
+        parents = {link.parent for record in records for link in _links_on_host(record)}
+        orphaned = any(kernel.host.link(parent) is None for parent in parents)
+    _demand_plannable(driver, network, facts, impaired=orphaned)
     admission.demand_free_addresses(engine.state, engine.host.id, network)
     return [*drops, *_changed_config(records, network), *_shrunk(records, facts)]
 
@@ -197,18 +199,24 @@ def _demand_plannable(driver: Driver, network: Network, facts: Facts, *, impaire
         raise kind(error.what, error.why, error.hint) from error
 
 
+def _links_on_host(record: Record) -> list[Upper]:
+    """A container's links on top of those of the host."""
+    uppers = (step for step in record.plan if isinstance(step, Upper))
+    return [u for u in uppers if u.key is None and u.parent and u.parent_place == "host"]
+
+
 def _shrunk(records: list[Record], facts: Facts) -> list[str]:
     """Links whose parent has a smaller MTU than they were made with: the kernel shrinks them."""
     parents = {link.name: link for link in (*facts.links, facts.egress) if link is not None}
     found = []
     for record in records:
-        for step in record.plan:
-            parent = parents.get(step.parent) if isinstance(step, Upper) else None
-            if isinstance(step, Upper) and parent is not None and parent.mtu < step.mtu:
+        for link in _links_on_host(record):
+            parent = parents.get(link.parent)
+            if parent is not None and parent.mtu < link.mtu:
                 found.append(
-                    f"{record.owner} was made with an MTU of {step.mtu}, but its parent"
+                    f"{record.owner} was made with an MTU of {link.mtu}, but its parent"
                     f" {parent.name} has {parent.mtu} now; run: ip link set {parent.name}"
-                    f" mtu {step.mtu} and netplug repair, or connect it anew"
+                    f" mtu {link.mtu} and netplug repair, or connect it anew"
                 )
     return found
 

@@ -16,20 +16,18 @@ from dataclasses import dataclass, field
 from netplug.model import (
     Attachment,
     Facts,
-    Interface,
     Lease,
     Network,
     Result,
-    ResultAddress,
     Wanted,
 )
 from netplug.plan import Plan
-from netplug.plugins.inside import plan_inside
 from netplug.plugins.parent import (
-    compute_own_routes,
     demand_addresses,
     demand_kind,
     demand_mtu,
+    own_result,
+    plan_own_inside,
     refuse_host_side,
 )
 from netplug.resources.upper import Kind, Upper
@@ -73,18 +71,13 @@ class DummyDriver:
     def plan_network(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Plan:
-        options: DummyOptions = network.options
-        return Plan(
-            plan_inside(attachment, lease, compute_own_routes(lease), sysctl=options.sysctl)
-        )
+        return plan_own_inside(network, attachment, lease)
 
     def result(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Result:
         mac, mtu = attachment.hardware_address, _mtu(network, attachment)
-        inner = Interface(attachment.ifname, mac, mtu, attachment.sandbox)
-        addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
-        return Result((inner,), addresses, compute_own_routes(lease))
+        return own_result(attachment, lease, mac=mac, mtu=mtu)
 
 
 driver = DummyDriver()

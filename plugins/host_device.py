@@ -17,17 +17,14 @@ from netplug.model import (
     Attachment,
     DeviceQuery,
     Facts,
-    Interface,
     Lease,
     LinkFact,
     Network,
     Result,
-    ResultAddress,
     Wanted,
 )
 from netplug.plan import Plan
-from netplug.plugins.inside import plan_inside
-from netplug.plugins.parent import compute_own_routes, demand_mac, refuse_host_side
+from netplug.plugins.parent import demand_mac, own_result, plan_own_inside, refuse_host_side
 from netplug.resources.upper import WAS, Moved
 
 DEVICES = "/sys/devices/"
@@ -91,19 +88,14 @@ class HostDeviceDriver:
     def plan_network(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Plan:
-        options: HostDeviceOptions = network.options
-        return Plan(
-            plan_inside(attachment, lease, compute_own_routes(lease), sysctl=options.sysctl)
-        )
+        return plan_own_inside(network, attachment, lease)
 
     def result(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Result:
         device = _device(network, facts)
         mac, mtu = attachment.mac or device.mac, attachment.mtu or device.mtu
-        inner = Interface(attachment.ifname, mac, mtu, attachment.sandbox)
-        addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
-        return Result((inner,), addresses, compute_own_routes(lease))
+        return own_result(attachment, lease, mac=mac, mtu=mtu)
 
 
 driver = HostDeviceDriver()

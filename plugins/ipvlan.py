@@ -16,22 +16,20 @@ from typing import Literal
 from netplug.model import (
     Attachment,
     Facts,
-    Interface,
     Lease,
     Network,
     Result,
-    ResultAddress,
     Wanted,
 )
 from netplug.plan import Plan
-from netplug.plugins.inside import plan_inside
 from netplug.plugins.parent import (
     compute_mtu,
-    compute_own_routes,
     demand_addresses,
     demand_mtu,
     find_parent,
+    own_result,
     parent_facts,
+    plan_own_inside,
     refuse,
     refuse_host_side,
 )
@@ -85,10 +83,7 @@ class IpvlanDriver:
     def plan_network(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Plan:
-        options: IpvlanOptions = network.options
-        return Plan(
-            plan_inside(attachment, lease, compute_own_routes(lease), sysctl=options.sysctl)
-        )
+        return plan_own_inside(network, attachment, lease)
 
     def result(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
@@ -96,9 +91,7 @@ class IpvlanDriver:
         options: IpvlanOptions = network.options
         parent = find_parent(network, options.master, facts)
         mtu = compute_mtu(attachment, options.mtu, parent)
-        inner = Interface(attachment.ifname, parent.mac, mtu, attachment.sandbox)
-        addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
-        return Result((inner,), addresses, compute_own_routes(lease))
+        return own_result(attachment, lease, mac=parent.mac, mtu=mtu)
 
 
 driver = IpvlanDriver()

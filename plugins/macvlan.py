@@ -21,25 +21,23 @@ from netplug.errors import ConfigError
 from netplug.model import (
     Attachment,
     Facts,
-    Interface,
     Lease,
     LinkFact,
     Network,
     Result,
-    ResultAddress,
     Route,
     Wanted,
     derived_mac,
     digest,
 )
 from netplug.plan import Plan
-from netplug.plugins.inside import plan_inside
 from netplug.plugins.macvlan_options import MacvlanOptions
 from netplug.plugins.parent import (
     compute_mtu,
-    compute_own_routes,
     find_parent,
+    own_result,
     parent_facts,
+    plan_own_inside,
     refuse,
     refuse_host_side,
 )
@@ -86,26 +84,23 @@ class MacvlanDriver:
     ) -> Plan:
         """The container's inside; with `hostAccess` the host's own macvlan and a route to it."""
         options: MacvlanOptions = network.options
-        steps: list[Resource] = list(
-            plan_inside(attachment, lease, compute_own_routes(lease), sysctl=options.sysctl)
-        )
-        if options.host_access and lease.addresses:
-            steps += _host_side(options, find_parent(network, options.master, facts), lease)
-        return Plan(tuple(steps))
+        inside = plan_own_inside(network, attachment, lease)
+        if not options.host_access or not lease.addresses:
+            return inside
+        parent = find_parent(network, options.master, facts)
+        return inside + Plan(tuple(_host_side(options, parent, lease)))
 
     def result(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Result:
         options: MacvlanOptions = network.options
         parent = find_parent(network, options.master, facts)
-        inner = Interface(
-            attachment.ifname,
-            _mac(options, attachment, parent),
-            compute_mtu(attachment, options.mtu, parent),
-            attachment.sandbox,
+        return own_result(
+            attachment,
+            lease,
+            mac=_mac(options, attachment, parent),
+            mtu=compute_mtu(attachment, options.mtu, parent),
         )
-        addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
-        return Result((inner,), addresses, compute_own_routes(lease))
 
 
 driver = MacvlanDriver()

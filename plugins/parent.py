@@ -1,4 +1,4 @@
-"""The link below: what macvlan, ipvlan and vlan networks have in common."""
+"""The link below, and what drivers share whose containers' packets pass by the host."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from netplug.model import (
     Attachment,
     Facts,
     Family,
+    Interface,
     IPAddress,
     Lease,
     LinkFact,
     Network,
+    Result,
+    ResultAddress,
     Route,
     Wanted,
 )
-from netplug.plugins.inside import compute_routes
+from netplug.plan import Plan
+from netplug.plugins.inside import compute_routes, plan_inside
 
 MTU_LIMIT = 65535
 
@@ -154,3 +158,16 @@ def compute_own_routes(lease: Lease) -> tuple[Route, ...]:
         if leased.gateway is not None:
             gateways.setdefault(leased.gateway.version, leased.gateway)
     return compute_routes(lease, gateways, default=False)
+
+
+def plan_own_inside(network: Network, attachment: Attachment, lease: Lease) -> Plan:
+    """All there is to do where the host routes nothing: the container's inside."""
+    routes = compute_own_routes(lease)
+    return Plan(plan_inside(attachment, lease, routes, sysctl=network.options.sysctl))
+
+
+def own_result(attachment: Attachment, lease: Lease, *, mac: str, mtu: int) -> Result:
+    """The container's interface alone, as the reference plugins of these kinds answer."""
+    inner = Interface(attachment.ifname, mac, mtu, attachment.sandbox)
+    addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
+    return Result((inner,), addresses, compute_own_routes(lease))

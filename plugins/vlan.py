@@ -15,21 +15,19 @@ from netplug.errors import ConfigError
 from netplug.model import (
     Attachment,
     Facts,
-    Interface,
     Lease,
     Network,
     Result,
-    ResultAddress,
     Wanted,
 )
 from netplug.plan import Plan
-from netplug.plugins.inside import plan_inside
 from netplug.plugins.parent import (
     compute_mtu,
-    compute_own_routes,
     demand_mtu,
     find_parent,
+    own_result,
     parent_facts,
+    plan_own_inside,
     refuse_host_side,
 )
 from netplug.resources.upper import Kind, Upper
@@ -85,10 +83,7 @@ class VlanDriver:
     def plan_network(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
     ) -> Plan:
-        options: VlanOptions = network.options
-        return Plan(
-            plan_inside(attachment, lease, compute_own_routes(lease), sysctl=options.sysctl)
-        )
+        return plan_own_inside(network, attachment, lease)
 
     def result(
         self, network: Network, attachment: Attachment, lease: Lease, facts: Facts
@@ -96,10 +91,7 @@ class VlanDriver:
         options: VlanOptions = network.options
         parent = find_parent(network, options.master, facts)
         mtu = compute_mtu(attachment, options.mtu, parent)
-        mac = attachment.mac or parent.mac
-        inner = Interface(attachment.ifname, mac, mtu, attachment.sandbox)
-        addresses = tuple(ResultAddress(a.address, a.gateway, interface=0) for a in lease.addresses)
-        return Result((inner,), addresses, compute_own_routes(lease))
+        return own_result(attachment, lease, mac=attachment.mac or parent.mac, mtu=mtu)
 
 
 driver = VlanDriver()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agents import Station, wait_for
+from agents import Station, ask, wait_for
 from attaching import STATE, Site, driver_network, dump, make_network
 from cni_exec import Pod, Runtime, reference_plugins
 from dhcp_servers import Asked, Dnsmasq, scripted_server
@@ -419,3 +419,32 @@ def test_the_reference_dhcp_plugin_still_serves(host: Host, lan: Host, tmp_path:
     runtime.delete(network, pod)
     server.wait_for("DHCPRELEASE")
     daemon.terminate()
+
+
+def test_plugin_calls_through_the_agent(
+    host: Host, lan: Host, agent: Station, tmp_path: Path
+) -> None:
+    server = Dnsmasq(lan, tmp_path, RANGE + ",1h")
+    web = host.container("web")
+    pod = Pod("web", web.path)
+    config = {
+        "cniVersion": "1.1.0",
+        "name": "lan",
+        "type": "netplug-macvlan",
+        "master": "eth1",
+        "ipam": {"type": "netplug-dhcp"},
+    }
+
+    def call(verb: str, more: dict[str, Any]) -> Any:
+        request = json.dumps({**config, **more}).encode()
+        status, said = ask(agent.socket, host, pod.environ(verb, "/none"), request)
+        assert not status, said
+        return json.loads(said) if said else None
+
+    result = call("ADD", {})
+    assert addresses(web) == [result["ips"][0]["address"]]
+    call("CHECK", {"prevResult": result})
+    call("STATUS", {})
+    call("DEL", {})
+    server.wait_for("DHCPRELEASE")
+    assert agent.counted("ADD", "ok") == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from attaching import V4, Site, differing, driver_network, dump
 
-from netplug.errors import CheckFailed, ConfigError, Conflict, NotFound
+from netplug.errors import CheckFailed, ConfigError, Conflict, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -52,7 +52,11 @@ def test_one_device_is_one_containers(site: Site, host: Host) -> None:
     attachment, _ = site.add(network_of(), host.container("web"))
     with pytest.raises(NotFound, match="not on the host"):
         site.add(network_of(), host.container("db"))
+    with site.engine() as engine, pytest.raises(Unavailable, match="not on the host"):
+        engine.status(network_of())
     site.delete(attachment)
+    with site.engine() as engine:
+        assert engine.status(network_of()) == []
 
 
 def test_a_name_that_is_taken_inside(site: Site, host: Host) -> None:
