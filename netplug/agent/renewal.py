@@ -17,15 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from netplug import admission, plan, plugins
+from netplug.agent.logs import event
 from netplug.config import driver_name, parse_network
 from netplug.dhcp import ipam, leases
 from netplug.dhcp.client import Refused, Silent
 from netplug.dhcp.leases import Held
-from netplug.engine import Engine
+from netplug.engine import Engine, Names
 from netplug.errors import Busy, NetplugError
 from netplug.host import Host
 from netplug.kernel import Kernel
-from netplug.model import Lease
+from netplug.model import Lease, Network
 from netplug.resources import Resource
 from netplug.state import Record, State
 from netplug.statefile import ensure_private_folder
@@ -35,15 +36,19 @@ ASKERS = 4  # a silent server holds one of them for two seconds
 PATIENCE = 4.0  # seconds for a new lease, while the attachment's lock is held
 LEAST_PAUSE, MOST_PAUSE = 1.0, 60.0  # seconds between tries (RFC 2131 says 60; leases may be short)
 CHANGING = "its terms have changed and are being applied"
-log = logging.getLogger("netplug.dhcp")
 FindHost = Callable[[str], AbstractContextManager[Host | None]]
 
 
-class Renewal:
-    """Renews until `stop`. `find_host` gives the host of an id, None where it is not known."""
+def say(line: str) -> None:
+    event("dhcp", text=line)
 
-    def __init__(self, folder: Path, find_host: FindHost) -> None:
-        self._folder, self._find_host = folder, find_host
+
+class Renewal:
+    """Renews until `stop`. `find_host` gives the host of an id, None where it is not known;
+    `names` gives who answers for names."""
+
+    def __init__(self, folder: Path, find_host: FindHost, names: Callable[[], Names]) -> None:
+        self._folder, self._find_host, self._names = folder, find_host, names
         self._stopped = threading.Event()
         self._decided = threading.Event()
         self._asked: set[tuple[str, str]] = set()
@@ -71,7 +76,7 @@ class Renewal:
                 self._decided.set()
                 self._stopped.wait(LOOK_SECONDS)
             except Exception:  # a lease that cannot be renewed now may be in a moment
-                log.exception("renewal of DHCP leases begins anew")
+                event("dhcp begins anew", logging.ERROR)
                 self._decided.set()
                 self._stopped.wait(LOOK_SECONDS)
 
@@ -97,11 +102,11 @@ class Renewal:
                 if host is None:
                     postpone(state, host_id, owner, "the agent does not see that host")
                 else:
-                    attend(Engine(state, host, log.info), owner)
+                    attend(Engine(state, host, say, names=self._names()), owner)
         except Busy:  # an ADD or DEL works on it; then its turn comes again
             pass
         except Exception:
-            log.exception("%s: its DHCP lease cannot be renewed now", owner)
+            event("dhcp failed", logging.ERROR, owner=owner)
             postpone(state, host_id, owner, "an error: see the agent's log")
         finally:
             state.close()
@@ -179,13 +184,26 @@ def network_steps(engine: Engine, kernel: Kernel, record: Record) -> tuple[Resou
 
 
 def _replan(engine: Engine, kernel: Kernel, record: Record, lease: Lease | None) -> Record:
-    """The record with the plan that another lease gives; with its links alone for None."""
-    driver = plugins.get_driver(driver_name(record.config))
-    network, _ = parse_network(record.config, driver.options)
+    """The record with the plan that another lease gives; with its links alone for None.
+
+    Its resolver settings stay: they are what the engine was told.
+    """
+    network = _network_of(record)
+    driver = plugins.get_driver(network.driver)
     facts = engine.read_facts(kernel, driver, network)
     links = driver.plan_link(network, record.attachment, facts)
     bare = replace(record, plan=links)
-    return bare if lease is None else admission.complete(driver, network, bare, lease, facts)
+    if lease is None:
+        return bare
+    changed = admission.complete(driver, network, bare, lease, facts)
+    if changed.result is None or record.result is None:
+        return changed
+    return replace(changed, result=replace(changed.result, dns=record.result.dns))
+
+
+def _network_of(record: Record) -> Network:
+    driver = plugins.get_driver(driver_name(record.config))
+    return parse_network(record.config, driver.options)[0]
 
 
 def _take_over(engine: Engine, kernel: Kernel, record: Record, held: Held, fresh: Held) -> None:
@@ -214,6 +232,7 @@ def _take_over(engine: Engine, kernel: Kernel, record: Record, held: Held, fresh
             _undo(engine, kernel, step, usage)
     for step in changed.plan:
         plan.apply(kernel, step, usage)
+    engine.publish(kernel, _network_of(changed), changed)  # its names have another address now
     with engine.state.transaction() as db:
         leases.put(db, fresh)
 

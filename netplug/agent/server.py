@@ -38,7 +38,7 @@ from netplug.agent.protocol import (
     render_frame,
     render_refusal,
 )
-from netplug.agent.renewal import Renewal
+from netplug.agent.renewal import Renewal, say
 from netplug.dns.service import Supervisor
 from netplug.errors import Conflict, NetplugError, RequestError
 from netplug.locks import locked
@@ -72,7 +72,7 @@ class Agent:
             threading.Thread(target=self._serve_calls, args=(listener,), name=f"call-{n}")
             for n in range(THREADS)
         ]
-        renewal = Renewal(self._folder, self._hosts.find)
+        renewal = Renewal(self._folder, self._hosts.find, lambda: self._name_server.client(say))
         renewal.start()
         for thread in threads:
             thread.start()
