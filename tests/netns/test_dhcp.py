@@ -13,8 +13,12 @@ from agents import Station, ask, wait_for
 from attaching import STATE, Site, driver_network, dump, make_network
 from cni_exec import Pod, Runtime, reference_plugins
 from dhcp_servers import Asked, Dnsmasq, scripted_server
+from dns_client import ask as query
+from dns_client import data
+from dns_world import Names
 
 from netplug.dhcp import ipam, leases, packet
+from netplug.dns import service
 from netplug.errors import Busy, CheckFailed, ConfigError, Unavailable
 from netplug.model import Attachment, Network
 
@@ -448,3 +452,35 @@ def test_plugin_calls_through_the_agent(
     call("DEL", {})
     server.wait_for("DHCPRELEASE")
     assert agent.counted("ADD", "ok") == 1
+
+
+def test_a_name_follows_the_address(host: Host, lan: Host, tmp_path: Path) -> None:
+    names = Names(tmp_path)
+    host.call(names.station.start)
+    web, api = host.container("web"), host.container("api")
+    keys: dict[str, Any] = {
+        "driver": "macvlan",
+        "master": "eth1",
+        "ipam": {"type": "netplug-dhcp"},
+    }
+    try:
+        first = Dnsmasq(lan, tmp_path, RANGE + ",1h", "--dhcp-authoritative")
+        for container, name in ((web, "web"), (api, "api")):
+            result = names.add(host, container, name, **keys)
+            assert result["dns"]["nameservers"] == ["127.0.0.11"]
+        first.stop()
+        first.leases.unlink()
+        other = RANGE.replace(".100", ".200").replace(".150", ".220")
+        Dnsmasq(lan, tmp_path, other + ",1h", "--dhcp-authoritative")
+        site = Site(host)
+        attachment = Attachment("lan", web.name, "eth0", web.path)
+        renew_now(site, attachment)
+        wait_for(lambda: is_renewed(site, attachment), "a new address")
+        (address,) = addresses(web)
+        assert address.startswith("192.0.2.2")
+        assert data(query(api, "127.0.0.11", "web")) == [address.partition("/")[0]]
+        for container in (web, api):
+            names.delete(host, container, **keys)
+    finally:
+        names.station.end()
+        service.stop(tmp_path)

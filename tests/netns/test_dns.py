@@ -104,6 +104,18 @@ def test_inside_where_the_host_has_no_address(names: Names, host: Host, how: str
     names.delete(host, api, **keys)
 
 
+def test_on_a_macvlan_names_are_asked_inside(names: Names, host: Host) -> None:
+    host.run("ip link add dev0 type veth && ip link set dev0 up")
+    web, api = host.container("web"), host.container("api")
+    keys: dict[str, Any] = {"driver": "macvlan", "master": "dev0"}
+    for container, name in ((web, "web"), (api, "api")):
+        result = names.add(host, container, name, **keys)
+        assert result["dns"]["nameservers"] == ["127.0.0.11"]
+    assert data(query(api, "127.0.0.11", "web")) == ["10.1.0.2"]
+    for container in (web, api):
+        names.delete(host, container, **keys)
+
+
 def test_a_container_that_died_does_not_live_on_with_us(names: Names, host: Host) -> None:
     web = host.container("web")
     keys: dict[str, Any] = {"isDefaultGateway": False, "ipMasq": False}
