@@ -33,11 +33,25 @@ CREATE INDEX IF NOT EXISTS usage_owner ON usage (host, owner);
 """
 
 
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Of two processes that make a new file at once SQLite refuses one, without the wait that
+    it was told to have patience for."""
+    deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The open file, with its tables. Raises sqlite3.DatabaseError."""
     db = sqlite3.connect(path, timeout=BUSY_MILLISECONDS / 1000, isolation_level=None)
     try:
-        db.execute("PRAGMA journal_mode=WAL")
+        _use_wal(db)
         # NORMAL survives SIGKILL; a power cut may lose the last commits, but also every namespace.
         db.execute("PRAGMA synchronous=NORMAL")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name='dhcp'").fetchone():
