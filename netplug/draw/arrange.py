@@ -204,7 +204,7 @@ def arrange_way(items: Sequence[Item], edges: Sequence[Edge], links: Links, widt
         *(label.x + len(label.text) for label in shifted.labels),
         1,
     )
-    shifted.height = y - 2
+    shifted.height = max(y - 2, *(label.y + 1 for label in shifted.labels), 1)
     return shifted
 
 
