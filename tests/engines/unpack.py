@@ -35,8 +35,9 @@ PACKAGES = (
     "containerd",
     "dnsmasq-base",  # a DHCP server for tests
 )
-# Installing this one would remove the package busybox, so no closure is asked for: it is static.
-STATIC = ("busybox-static",)
+# Installing busybox-static would remove the package busybox; all three are static, so no closure
+# is asked for.
+STATIC = ("busybox-static", "etcd-server", "etcd-client")
 
 LAYOUT = 1  # of the tree; a tree of another layout is made again
 PATIENCE = 240.0  # seconds for everything; a slow mirror must not eat the time of the suite

@@ -25,7 +25,7 @@ LAYERS = [
     {"netplug.model"},
     {"netplug.codec"},
     {"netplug.firewall.intent"},
-    {"netplug.ipam", "netplug.ports", "netplug.locks", "netplug.kernel"},
+    {"netplug.ipam", "netplug.ports", "netplug.locks", "netplug.kernel", "netplug.store"},
     {"netplug.resources", "netplug.dhcp"},
     {"netplug.plan", "netplug.firewall"},
     {"netplug.plugins", "netplug.statefile"},
@@ -51,7 +51,12 @@ ONLY = {
     },
 }
 EDGES_ONLY = {"subprocess", "pydantic", "typer", "click", "rich", "yaml"}
-ONLY_IN = {"pyroute2": "netplug.kernel", "iptc": "netplug.firewall.iptables"}
+ONLY_IN = {
+    "pyroute2": "netplug.kernel",
+    "iptc": "netplug.firewall.iptables",
+    "aetcd": "netplug.store",
+    "grpc": "netplug.store",
+}
 
 
 def within(name: str, package: str) -> bool:
