@@ -193,6 +193,20 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """This node's share of a network that spans several: its own subnets of the whole's.
+
+    `tunnel` is the link to the other nodes, `mtu` (bytes) what it carries.
+    """
+
+    node: str
+    subnets: tuple[IPNetwork, ...]
+    cluster: tuple[IPNetwork, ...]
+    tunnel: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """One network as its configuration describes it.
 
@@ -207,6 +221,7 @@ class Network:
     dns: Dns = Dns()
     firewall: str = "auto"  # auto | nft | iptables | none
     names: Names | None = None
+    site: Site | None = None  # of a network that spans nodes, once this one has joined
     raw: dict[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
     @property

@@ -23,12 +23,16 @@ from netplug.resources.addresses import Addresses, Routes, Sysctl
 from netplug.resources.links import Bridge, Veth
 from netplug.resources.rules import Rules
 from netplug.resources.shaping import Shaping
+from netplug.resources.tunnels import PeerSet, Vxlan
 from netplug.resources.upper import Moved, Upper
 
 SCHEMA = 1
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping)
+    for kind in (
+        *(Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping),
+        *(Vxlan, PeerSet),
+    )
 }
 INTENTS: dict[str, type[Any]] = {
     kind.__name__: kind
