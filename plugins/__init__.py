@@ -28,6 +28,7 @@ OWN = {
     "ptp": "ptp",
     "host-device": "host_device",
     "dummy": "dummy",
+    "overlay": "overlay",
 }
 
 

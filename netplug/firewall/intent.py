@@ -33,6 +33,7 @@ class BridgePolicy:
     isolated: nothing to or from other bridges of ours.
     routed: hosts outside may open connections to container addresses; without it
     only published ports are reachable from outside.
+    tunnel: a link to the same network on other nodes; what crosses it stays inside.
     """
 
     bridge: str
@@ -40,6 +41,7 @@ class BridgePolicy:
     internal: bool = False
     isolated: bool = False
     routed: bool = False
+    tunnel: str = ""
 
     @property
     def key(self) -> str:
@@ -52,12 +54,14 @@ class Subnet:
 
     masquerade: packets from it to anywhere but itself and multicast leave with the
     host's address. Hairpin (a container that reaches a published port of its own
-    subnet) is masqueraded in any case.
+    subnet) is masqueraded in any case. `whole`: the range of the network on all nodes,
+    which then counts as "itself".
     """
 
     subnet: IPNetwork
     bridge: str
     masquerade: bool = False
+    whole: IPNetwork | None = None
 
     @property
     def key(self) -> str:

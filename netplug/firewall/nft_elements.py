@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any, assert_never
 
@@ -47,11 +47,11 @@ def compute_elements(intent: Elements) -> tuple[Element, ...]:
     match intent:
         case BridgePolicy():
             return _policy_elements(intent)
-        case Subnet(subnet, bridge, masquerade):
+        case Subnet(subnet, bridge, masquerade, whole):
             comment = MARK + bridge
             pairs = tuple(
                 Element("local", (subnet, other), comment=comment)
-                for other in (subnet, MULTICAST[subnet.version])
+                for other in (whole or subnet, MULTICAST[subnet.version])
             )
             return (Element("masq", (subnet,), comment=comment), *pairs) if masquerade else pairs
         case Publish(owner, _, mappings):
@@ -69,11 +69,10 @@ def compute_elements(intent: Elements) -> tuple[Element, ...]:
 def possible_elements(intent: Elements) -> tuple[Element, ...]:
     """Those that any intent of the same key may have put there: what is not wanted must go."""
     match intent:
-        case BridgePolicy(bridge, family):
-            strict = BridgePolicy(bridge, family, internal=True, isolated=True)
-            return _policy_elements(strict)
-        case Subnet(subnet, bridge):
-            return compute_elements(Subnet(subnet, bridge, masquerade=True))
+        case BridgePolicy():
+            return _policy_elements(replace(intent, internal=True, isolated=True, routed=False))
+        case Subnet():
+            return compute_elements(replace(intent, masquerade=True))
         case _:
             return compute_elements(intent)
 
@@ -86,11 +85,15 @@ def _policy_elements(policy: BridgePolicy) -> tuple[Element, ...]:
         "isolated": policy.isolated,
         "unrouted": not policy.routed,
     }
-    return tuple(
+    own = tuple(
         Element(name, (policy.bridge, policy.bridge) if name == "same" else (policy.bridge,))
         for name in POLICY_SETS
         if member[name]
     )
+    if not policy.tunnel:
+        return own
+    both = ((policy.bridge, policy.tunnel), (policy.tunnel, policy.bridge))
+    return (*own, Element("bridges", (policy.tunnel,)), *(Element("same", pair) for pair in both))
 
 
 def _port_element(mapping: Mapping, comment: str) -> Element:

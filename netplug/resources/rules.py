@@ -34,7 +34,7 @@ class Rules:
                 return f"firewall frame ({self.backend}, {_family(family)})"
             case BridgePolicy(bridge, family):
                 return f"policy of {bridge} ({_family(family)})"
-            case Subnet(subnet, _, masquerade):
+            case Subnet(subnet, masquerade=masquerade):
                 return f"{'masquerade' if masquerade else 'hairpin'} of {subnet}"
             case Accept(bridge, family):
                 return f"accept for {bridge} in foreign chains ({_family(family)})"

@@ -237,6 +237,12 @@ def _base(family: Family) -> Iterator[Rule]:
 def _policy(policy: BridgePolicy) -> Iterator[Rule]:
     bridge = _interface(policy.bridge)
     elsewhere = f"!{bridge}"
+    if policy.tunnel and (policy.internal or policy.isolated):
+        raise UnsupportedError(
+            "an overlay network cannot be internal or isolated with the iptables firewall backend",
+            "its rules know one link for each network, and this one has a tunnel beside its bridge",
+            'remove the key, or choose "firewall": "nft"',
+        )
     if policy.internal:
         yield Rule("filter", FORWARD, "DROP", "head", inside=bridge, outside=elsewhere)
         yield Rule("filter", FORWARD, "DROP", "head", inside=elsewhere, outside=bridge)
@@ -249,6 +255,8 @@ def _policy(policy: BridgePolicy) -> Iterator[Rule]:
     yield Rule("filter", TO_BRIDGE, "DROP", outside=bridge)
     yield Rule("filter", FROM_BRIDGE, "DROP", inside=bridge)
     yield Rule("filter", OUTSIDE, "RETURN", "head", inside=bridge)
+    if policy.tunnel:
+        yield Rule("filter", OUTSIDE, "RETURN", "head", inside=_interface(policy.tunnel))
 
 
 def _incoming(policy: BridgePolicy) -> str:
@@ -263,7 +271,8 @@ def _subnet(intent: Subnet) -> Iterator[Rule]:
     hairpin = (_state("DNAT"),)
     yield Rule("nat", POST, "MASQUERADE", source=subnet, destination=subnet, matches=hairpin)
     if intent.masquerade:
-        yield Rule("nat", POST, "MASQUERADE", source=subnet, destination=f"!{subnet}")
+        itself = str(intent.whole or subnet)
+        yield Rule("nat", POST, "MASQUERADE", source=subnet, destination=f"!{itself}")
 
 
 def _accept(intent: Accept, chain: str, target: str) -> Iterator[Rule]:
