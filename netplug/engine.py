@@ -91,10 +91,12 @@ class Engine:
         foreign_of: Callable[[Record], ForeignIpam | None] = lambda record: None,
         awaited: Callable[[], bool] = lambda: True,
         names: Names | None = None,
+        join: Callable[[Network], None] = lambda network: None,
     ) -> None:
         """`foreign_of`: the IPAM plugin that gave a record its addresses, where it was not ours.
 
-        `awaited`: does the caller still wait for the result?
+        `awaited`: does the caller still wait for the result? `join`: makes this node a member
+        of a network that spans several.
         """
         self._names = names or NoNames()
         self.state = state
@@ -103,6 +105,7 @@ class Engine:
         self.open_sandbox = open_sandbox
         self._foreign_of = foreign_of
         self._awaited = awaited
+        self._join = join
         if state.damaged:
             log(f"the state file was damaged; it is kept as {state.damaged}")
         for owner in state.reclaim(host.boot):
@@ -114,6 +117,7 @@ class Engine:
         self, network: Network, attachment: Attachment, foreign: ForeignIpam | None = None
     ) -> Result:
         """Attaches one interface. Raises and leaves nothing behind, or returns the result."""
+        network = self.sited(network, join=True)
         with self.state.locked(self.lock_name(attachment.owner)):
             self._make_way(attachment)
             attachment = admission.claim_ports(self.state, self.host, network, attachment)
@@ -395,7 +399,7 @@ class Engine:
 
     def status(self, network: Network, foreign: ForeignIpam | None = None) -> list[str]:
         """Warnings. Raises Unavailable when an ADD on this network could not succeed now."""
-        warnings = upkeep.status(self, network)
+        warnings = upkeep.status(self, self.sited(network))
         if network.names and (fault := self._names.fault()):
             warnings.append(f"containers on {network.name} do not find each other by name: {fault}")
         if network.ipam is not None and network.ipam.dhcp is not None:
@@ -407,6 +411,18 @@ class Engine:
         return warnings
 
     # common
+
+    def sited(self, network: Network, *, join: bool = False) -> Network:
+        """A network that spans nodes, with this node's share of it. Raises Unavailable."""
+        if network.driver != "overlay":
+            return network
+        from netplug.overlay import membership
+
+        known = membership.read(self.state, self.host.id, network.name)
+        if known is None and join:
+            self._join(network)
+            known = membership.read(self.state, self.host.id, network.name)
+        return membership.localize(network, known)
 
     def records(self, network: str | None = None) -> list[Record]:
         """What this host has, oldest first, of one network or all."""

@@ -113,7 +113,7 @@ def _await_links(place: Any) -> None:
         time.sleep(0.01)
 
 
-def network(bridge: str = "br0", *, masquerade: bool = True, **policy: bool) -> list[Intent]:
+def network(bridge: str = "br0", *, masquerade: bool = True, **policy: Any) -> list[Intent]:
     """The intents of a bridge network, both families."""
     families: tuple[Family, ...] = (4, 6)
     steps: list[Intent] = []

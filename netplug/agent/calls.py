@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from netplug.agent.protocol import OWN_DESCRIPTORS, Call
 from netplug.cni.main import serve
@@ -106,8 +107,15 @@ class _Held:
 class Worker:
     """What one thread of the agent keeps between calls: its connection to the state file."""
 
-    def __init__(self, hosts: Hosts, folder: Path, names: Supervisor) -> None:
-        self.hosts, self.folder, self.names = hosts, folder, names
+    def __init__(
+        self,
+        hosts: Hosts,
+        folder: Path,
+        names: Supervisor,
+        join: Callable[[dict[str, Any]], None] = lambda config: None,
+    ) -> None:
+        """`join`: makes this node a member of the overlay network of that configuration."""
+        self.hosts, self.folder, self.names, self.join = hosts, folder, names, join
         self._state: State | None = None
         self._own = tuple(
             namespaces.identity_of(f"/proc/self/ns/{name}") for name in ("mnt", "user")
@@ -229,6 +237,7 @@ class _Handed:
                 demand_own_ipam,
                 self._awaited,
                 self._worker.names.client(log),
+                lambda network: self._worker.join(network.raw),
             )
 
     def open_sandbox(self, path: str) -> int | None:

@@ -18,6 +18,7 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from netplug import __version__
 from netplug.agent import logs
@@ -25,6 +26,7 @@ from netplug.agent.calls import Answer, Hosts, Worker
 from netplug.agent.gauges import read_state
 from netplug.agent.logs import event
 from netplug.agent.metrics import COMMAND, Metric, Requests, Source, render_metrics
+from netplug.agent.overlay import Overlay
 from netplug.agent.protocol import (
     ANSWER_MS,
     BEGIN,
@@ -40,8 +42,10 @@ from netplug.agent.protocol import (
 )
 from netplug.agent.renewal import Renewal, say
 from netplug.dns.service import Supervisor
+from netplug.codec import encode
 from netplug.errors import Conflict, NetplugError, RequestError
 from netplug.locks import locked
+from netplug.overlay.settings import DEFAULT_FILE
 
 CONTROL = b"NPC1"  # magic of a control request: a line of JSON follows, and answers
 BACKLOG = 1024
@@ -49,6 +53,7 @@ THREADS = 8  # callers at once; netlink waits, so more than there are processors
 INHERITED = 3  # the first descriptor that systemd passes (SD_LISTEN_FDS_START)
 STOP_SECONDS = 0.2  # how long a request to stop may wait
 PATIENCE = 5.0  # seconds for a launcher to finish its part of the exchange
+LINE_BYTES = 1 << 20  # of a control request: a network's file may be in it
 CREDENTIALS = struct.Struct("iII")
 HTTP = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\r\n"
 
@@ -56,10 +61,11 @@ HTTP = "HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-
 class Agent:
     """Listens on `path` until `stop`. `folder` is the state's."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, path: Path, folder: Path, config: Path = DEFAULT_FILE) -> None:
         self.path, self._folder = path, folder
         self._hosts = Hosts()
         self._name_server = Supervisor(path.parent, folder, external=_is_inherited())
+        self.overlay = Overlay(folder, config)
         self._stopping = False
         self.requests = Requests()
         self.sources: list[Source] = [self.requests.read, lambda: read_state(folder)]
@@ -76,6 +82,7 @@ class Agent:
         renewal.start()
         for thread in threads:
             thread.start()
+        self.overlay.start()
         while not self._stopping:  # a signal's handler runs between two sleeps
             time.sleep(STOP_SECONDS)
             self._name_server.watch()
@@ -83,6 +90,7 @@ class Agent:
         _wake(listener, len(threads), str(self.path))
         for thread in threads:
             thread.join()
+        self.overlay.stop()
         listener.close()
         event("stopped")
 
@@ -91,7 +99,7 @@ class Agent:
 
     def _serve_calls(self, listener: socket.socket) -> None:
         """One thread: takes a call, serves it, takes the next."""
-        worker = Worker(self._hosts, self._folder, self._name_server)
+        worker = Worker(self._hosts, self._folder, self._name_server, self.overlay.join)
         while True:
             try:
                 connection, _ = listener.accept()
@@ -209,6 +217,8 @@ class Agent:
             self._name_server.stop()
             self.stop()
             answer = {"stopping": True}
+        elif isinstance(command, str) and command.startswith("overlay-"):
+            answer = self._control_overlay(request)
         else:
             answer = {"error": f"unknown command {command!r}"}
         event("control", command=command)
@@ -223,6 +233,12 @@ class Agent:
             except (sqlite3.Error, NetplugError) as error:
                 event("no metrics", logging.WARNING, why=error)
         return render_metrics(found)
+
+    def _control_overlay(self, request: dict[str, Any]) -> object:
+        try:
+            return encode(self.overlay.control(request))
+        except NetplugError as error:
+            return {"refused": [type(error).__name__, error.what, error.why, error.hint]}
 
     def _status(self) -> dict[str, object]:
         return {
@@ -285,8 +301,8 @@ def _is_open(connection: socket.socket) -> bool:
 
 def _receive_line(connection: socket.socket) -> bytes:
     line = b""
-    while not line.endswith(b"\n") and len(line) < 4096:
-        part = connection.recv(1024)
+    while not line.endswith(b"\n") and len(line) < LINE_BYTES:
+        part = connection.recv(4096)
         if not part:
             break
         line += part
@@ -374,11 +390,11 @@ def _is_inherited() -> bool:
     return ours and os.environ.get("LISTEN_FDS") == "1"
 
 
-def serve_forever(path: Path, folder: Path) -> None:
+def serve_forever(path: Path, folder: Path, config: Path = DEFAULT_FILE) -> None:
     """Runs the agent in this process until SIGTERM or SIGINT."""
     listener = listen(path)
     inode = os.stat(path).st_ino
-    agent = Agent(path, folder)
+    agent = Agent(path, folder, config)
     _warm_up()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.stop())
@@ -403,13 +419,16 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def control(path: Path, command: str) -> dict[str, object]:
+def control(
+    path: Path, command: str, *, patience: float = ANSWER_MS / 1000, **more: object
+) -> dict[str, object]:
     """Asks the running agent. Raises ConnectionError or FileNotFoundError when there is none,
     TimeoutError when it hangs."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_MS / 1000)
+        connection.settimeout(patience)
         connection.connect(str(path))
-        connection.sendall(CONTROL + json.dumps({"command": command}).encode() + b"\n")
+        request = {"command": command, **more}
+        connection.sendall(CONTROL + json.dumps(request).encode() + b"\n")
         answer = b""
         while part := connection.recv(1 << 16):
             answer += part

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from netplug.agent.joining import join
 from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist, find_network, list_networks
 from netplug.cni.verbs import recorded_foreign
@@ -59,7 +60,7 @@ class Context:
             with Host() as host:
                 foreign_of = recorded_foreign(tuple(self.cni_path.split(":")))
                 names = NameService(RUN_FOLDER, warn, self._start_names)
-                yield Engine(state, host, warn, foreign_of=foreign_of, names=names)
+                yield Engine(state, host, warn, foreign_of=foreign_of, names=names, join=join)
         finally:
             state.close()
 

@@ -72,7 +72,7 @@ class OneProcess:
             with Host() as host:
                 foreign_of = recorded_foreign(request.path)
                 names = NameService(RUN_FOLDER, log)
-                yield Engine(state, host, log, foreign_of=foreign_of, names=names)
+                yield Engine(state, host, log, foreign_of=foreign_of, names=names, join=_join)
         finally:
             state.close()
 
@@ -84,6 +84,12 @@ class OneProcess:
 
     def state_folder(self) -> Path:
         return default_state_folder()
+
+
+def _join(network: Network) -> None:
+    from netplug.agent.joining import join
+
+    join(network)
 
 
 def run(request: Request, program: str, log: Log, around: Surroundings) -> Result | None:

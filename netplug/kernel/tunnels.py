@@ -39,20 +39,25 @@ from netplug.kernel.rtmessages import (
     RTA_GATEWAY,
     RTA_OIF,
     RTA_TABLE,
+    RTM_DELLINK,
     RTM_DELROUTE,
+    RTM_GETLINK,
     RTM_GETROUTE,
     RTM_NEWLINK,
     RTM_NEWROUTE,
     RTN_UNICAST,
+    Link,
     Message,
+    get_addresses,
     get_link,
     get_links,
     new_link,
+    parse_address,
     parse_link,
     u32,
 )
 from netplug.kernel.rtnl import Rtnl
-from netplug.model import ROUTE_PROTOCOL, IPAddress, IPNetwork
+from netplug.model import ROUTE_PROTOCOL, IPAddress, IPInterface, IPNetwork
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 NDA_DST, NDA_LLADDR = 1, 2
@@ -316,3 +321,33 @@ def send(rtnl: Rtnl, messages: Sequence[Message], tolerate: tuple[int, ...] = ()
     """In pieces whose acknowledgements fit into the socket's buffer."""
     for start in range(0, len(messages), PIECE):
         rtnl.change(*messages[start : start + PIECE], tolerate=tolerate)
+
+
+def read_addresses(rtnl: Rtnl) -> list[tuple[int, IPInterface]]:
+    """(link, address) of every address of the namespace but link-local ones."""
+    found = []
+    for body in rtnl.dump(get_addresses(0)):
+        address = parse_address(body).interface
+        if not address.is_link_local and not address.is_loopback:
+            found.append((struct.unpack_from("=I", body, 4)[0], address))
+    return found
+
+
+def link_at(rtnl: Rtnl, index: int) -> Link | None:
+    """The link of this index."""
+    answer = rtnl._get(Message(RTM_GETLINK, 0, _LINK.pack(0, 0, index, 0, 0), "link"))
+    return parse_link(answer) if isinstance(answer, bytes) else None
+
+
+def changed_link(kind: int, body: bytes) -> tuple[str, int]:
+    """What a notification is about: (name of a link that changed, 0), or ("", index) of a link
+    that lost a neighbour, a forwarding entry or a route. ("", 0) for what is of no interest."""
+    if kind in (RTM_NEWLINK, RTM_DELLINK):
+        family = body[0]
+        return ("" if family == AF_BRIDGE else parse_link(body).name), 0
+    if kind == RTM_DELNEIGH:
+        return "", _NEIGHBOUR.unpack_from(body)[1]
+    if kind == RTM_DELROUTE:
+        found = attributes(body, _ROUTE.size)
+        return "", struct.unpack("=I", found[RTA_OIF])[0] if RTA_OIF in found else 0
+    return "", 0

@@ -192,8 +192,8 @@ class PeerSet:
         if found is None or (self.items and not found):
             return None
         wanted = set(self.items)
-        words = [f"{_words(item)} is missing" for item in _ordered(wanted - found)]
-        words += [f"{_words(item)} is not wanted" for item in _ordered(found - wanted)]
+        words = [f"{item_words(item)} is missing" for item in _ordered(wanted - found)]
+        words += [f"{item_words(item)} is not wanted" for item in _ordered(found - wanted)]
         return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
     def apply(self, kernel: Kernel) -> bool:
@@ -289,7 +289,7 @@ def _replaces(item: Item) -> object:
     return None
 
 
-def _words(item: Item) -> str:
+def item_words(item: Item) -> str:
     match item:
         case Neighbour(address, mac):
             return f"neighbour {address} at {mac}"

@@ -31,6 +31,7 @@ LAYERS = [
     {"netplug.plugins", "netplug.statefile"},
     {"netplug.state"},
     {"netplug.host", "netplug.reconcile"},
+    {"netplug.overlay"},
     {"netplug.admission"},
     {"netplug.upkeep"},
     {"netplug.engine"},

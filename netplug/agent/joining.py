@@ -1,0 +1,44 @@
+"""How a process that is not the agent makes this node a member of an overlay network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from netplug import errors
+from netplug.agent.protocol import SOCKET
+from netplug.errors import Unavailable
+from netplug.model import Network
+
+PATIENCE = 25.0  # seconds: joining may wait for an election of the store
+
+
+def ask_agent(path: Path, command: str, **more: Any) -> dict[str, Any]:
+    """The agent's answer. Raises what it raised, or Unavailable where none runs."""
+    from netplug.agent.server import control
+
+    try:
+        answer = control(path, command, patience=PATIENCE, **more)
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            "the agent does not answer",
+            f"{path}: {error}",
+            "overlay networks are the agent's work; run: netplug agent start",
+        ) from error
+    refused = answer.get("refused")
+    if isinstance(refused, list):
+        kind, what, why, hint = refused
+        raise getattr(errors, str(kind), Unavailable)(what, why, hint)
+    return answer
+
+
+def agent_socket() -> Path:
+    """Where the agent of this host listens; NETPLUG_RUN moves it, as for tests and labs."""
+    folder = os.environ.get("NETPLUG_RUN")
+    return Path(folder) / Path(SOCKET).name if folder else Path(SOCKET)
+
+
+def join(network: Network) -> None:
+    """Asks the agent, which owns all that joins nodes."""
+    ask_agent(agent_socket(), "overlay-join", config=network.raw)

@@ -1,0 +1,72 @@
+"""What one node makes of a network that it has joined, as a plan like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_interface
+
+from netplug.kernel.tunnels import OVERHEAD, Item
+from netplug.model import MARK, IPAddress, derived_mac
+from netplug.overlay.membership import Membership
+from netplug.plan import Plan
+from netplug.resources import Resource
+from netplug.resources.addresses import Addresses, Sysctl
+from netplug.resources.links import Bridge
+from netplug.resources.tunnels import PeerSet, Vxlan
+
+
+def compute_mtu(underlay: int, address: IPAddress, wanted: int | str = "auto") -> int:
+    """Bytes that a frame may carry inside the tunnel: the underlay's less what wraps it."""
+    room = underlay - OVERHEAD[address.version]
+    return room if isinstance(wanted, str) else min(wanted, room)
+
+
+def vtep_mac(network: str, node: str) -> str:
+    """Peers compute it as well: a device that is made anew is known already."""
+    return derived_mac("vtep", network, node)
+
+
+def plan_node(membership: Membership, bridge: str, items: Iterable[Item] = ()) -> Plan:
+    """The tunnel, its address, and the peers. Pure.
+
+    The tunnel's own address is the first of this node's subnet, as a host route: with it
+    the host itself speaks to containers elsewhere, and its packets are inside the range.
+    """
+    m = membership
+    bridged = m.record.mode == "bridged"
+    steps: list[Resource] = []
+    if bridged:
+        steps.append(Bridge(bridge, mac=derived_mac("bridge", bridge), mtu=m.mtu))
+    steps.append(
+        Vxlan(
+            m.tunnel,
+            vni=m.record.vni,
+            port=m.record.port,
+            local=m.address,
+            mac=vtep_mac(m.network, m.node),
+            mtu=m.mtu,
+            alias=f"{MARK}{m.network}/tunnel",
+            bridge=bridge if bridged else "",
+        )
+    )
+    if not bridged:
+        keys = (f"net/ipv6/conf/{m.tunnel}/{key}" for key in ("accept_ra", "accept_dad"))
+        steps.append(Sysctl("host", tuple((key, "0") for key in keys), optional=True))
+        steps.append(Sysctl("host", _forwarding(m)))
+        first = (f"{one.network_address}/{one.max_prefixlen}" for one in m.subnets)
+        steps.append(Addresses("host", m.tunnel, tuple(ip_interface(text) for text in first)))
+    steps.append(
+        PeerSet(
+            m.tunnel,
+            tuple(items),
+            bridge=bridge if bridged else "",
+            underlay="" if bridged else m.underlay,
+            within=m.record.ranges,
+        )
+    )
+    return Plan(tuple(steps))
+
+
+def _forwarding(m: Membership) -> tuple[tuple[str, str], ...]:
+    keys = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+    return tuple((keys[version], "1") for version in sorted({s.version for s in m.subnets}))
