@@ -47,7 +47,8 @@ class OverlayOptions:
     """`nodePrefix` is the length of a node's subnet (IPv4; IPv6 nodes get a /64).
 
     mode: `routed` (a subnet for each node) or `bridged` (one subnet, each node leases from
-    a block of it). direct: route without tunnel to nodes on the same link. `vni` 0: chosen.
+    a block of it). direct: route without tunnel to nodes on the same link (whose hosts then reach
+    container addresses). `vni` 0: chosen.
     """
 
     mode: Literal["routed", "bridged"] = "routed"
@@ -154,6 +155,7 @@ def _node_side(network: Network) -> Network:
             mtu=_site(network).mtu,
             internal=options.internal,
             isolate=options.isolate,
+            routed=options.direct,  # then other nodes' containers come in by the underlay
             port_isolation=options.port_isolation,
             sysctl=options.sysctl,
         ),

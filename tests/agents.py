@@ -75,6 +75,17 @@ class Station:
                 os._exit(0)
         self.adopt(pid)
 
+    def fork_configured(self, config: Path, sabotage: Callable[[], None]) -> None:
+        """As `fork`, with an agent.toml; the child is in the calling thread's namespace."""
+        pid = os.fork()
+        if not pid:
+            try:
+                sabotage()
+                server.serve_forever(self.socket, self.folder, config)
+            finally:
+                os._exit(0)
+        self.adopt(pid)
+
     def adopt(self, pid: int) -> None:
         """A child that is becoming the agent; returns once it answers."""
         self.pid = pid

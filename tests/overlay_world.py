@@ -5,6 +5,7 @@ A `Node` is a host with an underlay address, its own state folder, socket and ag
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -101,6 +102,15 @@ class Node(Site):
         wait_for(lambda: self.peers(network) == wanted, f"peers {wanted} of {self.name}")
         wait_for(lambda: self.whole(network), f"{self.name}'s entries")
 
+    def wait_entries(self, count: int, network: str = "web") -> None:
+        wait_for(lambda: self.status(network)["entries"]["desired"] == count, f"{count} entries")
+        wait_for(lambda: self.whole(network), f"{self.name}'s entries")
+
+    def sent(self, link: str) -> int:
+        """How many packets have left by that link."""
+        [found] = json.loads(self.host.run(f"ip -s -j link show {link}"))
+        return int(found["stats64"]["tx"]["packets"])
+
     def whole(self, network: str = "web") -> bool:
         entries = self.status(network)["entries"]
         return bool(entries["desired"] == entries["actual"] and not entries["missing"])
@@ -142,7 +152,7 @@ class World:
     """Nodes on one switch. `stores` gives the [store] table of a node's agent.toml."""
 
     def __init__(self, make_host: Callable[[str], Host], folder: Path, store: str) -> None:
-        self._make_host, self._folder, self.store = make_host, folder, store
+        self._make_host, self.folder, self.store = make_host, folder, store
         self.switch = make_host("sw")
         self.switch.run("ip link add br0 type bridge && ip link set br0 up")
         self.nodes: list[Node] = []
@@ -150,8 +160,8 @@ class World:
     def plug(self, host: Host, name: str, address: str, *, mtu: int = 1500) -> None:
         """A cable from the host to the switch."""
         subprocess.run(
-            ["ip", "-n", self.switch.name, "link", "add", name, "mtu", str(mtu), "type", "veth"]
-            + ["peer", "name", "eth0", "netns", host.name, "mtu", str(mtu)],
+            f"ip -n {self.switch.name} link add {name} mtu {mtu} type veth"
+            f" peer name eth0 netns {host.name} mtu {mtu}".split(),
             check=True,
         )
         self.switch.run(f"ip link set {name} master br0 up")
@@ -171,8 +181,8 @@ class World:
         host = self._make_host(name)
         self.plug(host, name, interface)
         ip = interface.partition("/")[0]
-        text = f'{self.store}\n[overlay]\naddress = "{ip}"\nttl = 1.5\n{settings}'
-        node = Node(host, self._folder / name, name, ip, text)
+        text = f'{self.store}\n[overlay]\naddress = "{ip}"\nttl = 1\n{settings}'
+        node = Node(host, self.folder / name, name, ip, text)
         self.nodes.append(node)
         if start:
             node.start()

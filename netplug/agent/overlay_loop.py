@@ -20,7 +20,7 @@ from netplug.agent.overlay_listen import Keeper, LinkEvents, Watcher
 from netplug.config import parse_network
 from netplug.errors import Busy, Conflict, NetplugError, NotFound, Unavailable
 from netplug.host import Host
-from netplug.kernel import Kernel
+from netplug.kernel import Kernel, tunnels
 from netplug.overlay import claims
 from netplug.overlay import membership as memberships
 from netplug.overlay.keys import Advert, Keys, NameRecord, NetworkRecord, pack, unpack
@@ -172,7 +172,11 @@ class Loop:
         """A link or an entry went or changed: if it is one of ours, look soon."""
         ours = {m.membership.tunnel for m in self.members.values()}
         ours |= {m.membership.underlay for m in self.members.values()}
-        if name in ours or index:
+        if index > 0:
+            with self._kernel() as kernel:
+                link = tunnels.link_at(kernel.host, index)
+            name = link.name if link else ""
+        if name in ours or index < 0:
             self._reconcile_at = min(self._reconcile_at, time.monotonic() + SETTLE_SECONDS)
 
     # --- the store

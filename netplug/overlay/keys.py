@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal, TypeVar
 
@@ -145,11 +145,9 @@ def vni_order(network: str) -> Iterator[int]:
 
 def demand_equal(network: str, wanted: NetworkRecord, known: NetworkRecord) -> None:
     """Raises Conflict for what this node's file says otherwise than the cluster."""
-    for field, value in encode(known).items():
-        mine = encode(wanted).get(field)
-        if field == "vni" and not wanted.vni:
-            continue
-        if mine is not None and mine != value:
+    for field in (one.name for one in fields(NetworkRecord)):
+        mine, value = encode(getattr(wanted, field)), encode(getattr(known, field))
+        if mine != value and (field != "vni" or wanted.vni):
             raise Conflict(
                 f"network {network} is known to the cluster with another '{field}'",
                 f"there it is {value}, in this node's file {mine}",

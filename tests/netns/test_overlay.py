@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from overlay_world import RANGE4, RANGE6, World, make_overlay
+from agents import wait_for
+from attaching import dump
+from overlay_world import RANGE4, RANGE6, Container, Node, World, make_overlay
+
+from netplug.errors import Conflict, Unavailable
+from netplug.model import Network
+from netplug.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -25,14 +32,200 @@ def world(make_host: Callable[[str], Host], tmp_path: Path) -> Iterator[World]:
         made.close()
 
 
-@pytest.mark.parametrize("ranges", [(RANGE4,), (RANGE4, RANGE6), (RANGE6,)], ids=str)
-def test_containers_of_two_nodes_reach_each_other(world: World, ranges: tuple[str, ...]) -> None:
-    network = make_overlay("web", *ranges)
+def test_containers_of_two_nodes_reach_each_other(world: World) -> None:
+    """In both families; with their own addresses, for masquerade ends at the range."""
+    network = make_overlay("web", RANGE4, RANGE6)
     one, two = world.node(), world.node()
     a, b = one.run(network, "a"), two.run(network, "b")
     one.wait_peers(n2="present")
     two.wait_peers(n1="present")
-    assert a.reaches(b) and b.reaches(a)
+    heard = b.place.start("timeout 5 tcpdump -lnc 1 -i eth0 icmp 2>/dev/null")
+    assert wait_until(lambda: a.reaches(b))
+    assert heard.stdout is not None
+    if line := heard.stdout.read():  # where tcpdump is installed
+        assert f"{a.addresses[0]} > {b.addresses[0]}" in line
+    assert "1 received" in one.host.run(f"ping -c 1 -W 2 {b.addresses[0]}")
+    assert b.reaches(a)
     one.check(a.attachment)
     one.delete(a.attachment)
     two.delete(b.attachment)
+
+
+def wait_until(done: Callable[[], object]) -> bool:
+    wait_for(done)
+    return True
+
+
+def test_a_device_made_anew_and_a_lost_entry_come_back(world: World) -> None:
+    network = make_overlay()
+    one, two = world.node(), world.node()
+    a, b = one.run(network, "a"), two.run(network, "b")
+    one.wait_peers(n2="present")
+    two.wait_peers(n1="present")
+    before = one.host.run("ip -br link show vx-web").split()[2]
+    one.host.run("ip link del vx-web")
+    wait_for(lambda: one.host.run("ip -br link show vx-web", check=False), "the device")
+    assert one.host.run("ip -br link show vx-web").split()[2] == before
+    wait_for(lambda: one.whole(), "its entries")
+    assert a.reaches(b)
+    subnet = two.status()["subnets"][0]
+    for command in (
+        f"ip route del {subnet}",
+        f"ip neigh del {subnet.partition('/')[0]} dev vx-web",
+        f"bridge fdb del {one.status()['peer_list'][0]['mac']} dev vx-web dst 192.0.2.2 self",
+    ):
+        one.host.run(command)
+        wait_for(lambda: one.whole(), command)
+    one.host.run("ip route add 10.200.99.0/24 via 10.200.99.0 dev vx-web onlink proto 110")
+    one.host.run(f"ip route del {subnet}")  # what is lost is noticed at once, a stray with it
+    wait_for(lambda: "10.200.99.0" not in one.host.run("ip route"), "removal of a stray route")
+    assert a.reaches(b)
+    check_mtu(one, network, a, b)
+
+
+def check_mtu(one: Node, network: Network, a: Container, b: Container) -> None:
+    """It is the underlay's less what wraps a frame, and follows the underlay's changes."""
+    whole = 1450 - 28
+    assert a.pings(b.addresses[0], more=f"-M do -s {whole}")
+    assert not a.pings(b.addresses[0], more=f"-M do -s {whole + 1}", seconds=1)
+    one.host.run("ip link set eth0 mtu 1400")
+    wait_for(lambda: "mtu 1350 " in one.host.run("ip link show vx-web"), "the new MTU")
+    later = one.run(network, "later")
+    assert "mtu 1350 " in later.place.run("ip link show eth0")
+    assert later.reaches(b)
+
+
+def test_an_underlay_of_ipv6(world: World) -> None:
+    network = make_overlay("web", RANGE6)
+    one, two = world.node("2001:db8::1/64"), world.node("2001:db8::2/64")
+    a, b = one.run(network, "a"), two.run(network, "b")
+    one.wait_peers(n2="present")
+    two.wait_peers(n1="present")
+    assert a.reaches(b) and b.reaches(a)
+    assert "mtu 1430 " in one.host.run("ip link show vx-web")
+
+
+def test_direct_routes_on_one_link(world: World) -> None:
+    network = make_overlay(direct=True)
+    one, two = world.node(), world.node()
+    a, b = one.run(network, "a"), two.run(network, "b")
+    one.wait_peers(n2="present")
+    two.wait_peers(n1="present")
+    subnet = two.status()["subnets"][0]
+    assert f"{subnet} via 192.0.2.2 dev eth0 proto 110" in one.host.run("ip route")
+    assert not one.host.run("bridge fdb show dev vx-web dst 192.0.2.2")
+    assert a.reaches(b)
+    one.host.run(f"ip route del {subnet}")
+    wait_for(lambda: subnet in one.host.run("ip route"), "the direct route")
+
+
+def test_bridged_mode_is_one_subnet_without_flooding(world: World) -> None:
+    network = make_overlay("flat", "10.77.0.0/16", mode="bridged")
+    one, two = world.node(), world.node()
+    a, b = one.run(network, "a"), two.run(network, "b")
+    assert str(a.result.ips[0].address.network) == "10.77.0.0/16"
+    for node in (one, two):
+        node.wait_entries(3, "flat")
+    before = one.sent("vx-flat")
+    assert not a.pings("10.77.250.250", seconds=1)  # nobody has it: no question leaves the node
+    assert one.sent("vx-flat") == before
+    assert a.reaches(b) and b.reaches(a)
+    assert "ttl=64" in a.place.run(f"ping -c 1 {b.addresses[0]}")  # no router in between
+    two.delete(b.attachment)
+    wait_for(lambda: one.status("flat")["entries"]["actual"] == 0, "removal of the entries")
+
+
+def test_names_are_visible_elsewhere_within_a_second(world: World) -> None:
+    network = make_overlay()
+    one, two = world.node(), world.node()
+    one.join(network)
+    began = time.monotonic()
+    b = two.run(network, "db-container", aliases=("db",))
+    added = time.monotonic()
+    wait_for(lambda: one.ask("names", network="web")["names"], "the name")
+    assert time.monotonic() - added < 1, time.monotonic() - began
+    [record] = one.ask("names", network="web")["names"]
+    assert "db" in record["names"] and record["node"] == "n2"
+    assert [a.partition("/")[0] for a in record["addresses"]] == b.addresses
+    two.delete(b.attachment)
+    wait_for(lambda: not one.ask("names", network="web")["names"], "its removal")
+
+
+def test_a_node_that_leaves_is_forgotten(world: World) -> None:
+    network = make_overlay()
+    one, two = world.node(), world.node()
+    one.join(network)
+    before = dump(two.host)
+    b = two.run(network, "b")
+    one.wait_peers(n2="present")
+    with pytest.raises(Conflict, match="in use"):
+        two.ask("leave", network="web")
+    two.delete(b.attachment)
+    two.ask("leave", network="web")
+    one.wait_peers()
+    assert one.status()["entries"]["actual"] == 0
+    assert not two.host.run("ip -br link show type vxlan")
+    assert "vx-web" not in str(before)
+    one.ask("leave", network="web")
+    store = SqliteStore(world.folder / "cluster.db")
+    assert [entry.key for entry in store.list("/netplug/")[0]] == []
+    store.close()
+
+
+def test_what_the_cluster_knows_otherwise_is_refused(world: World) -> None:
+    one, two = world.node(), world.node()
+    one.join(make_overlay())
+    with pytest.raises(Conflict, match="another 'ranges'"):
+        two.join(make_overlay("web", "10.201.0.0/16"))
+    with pytest.raises(Conflict, match="another 'port'"):
+        two.join(make_overlay(port=8472))
+    assert not two.host.run("ip -br link show type vxlan")
+
+
+def test_a_foreign_device_with_our_vni_is_named(world: World) -> None:
+    node = world.node()
+    node.host.run("ip link add other type vxlan id 77 dstport 4789 local 192.0.2.1")
+    with pytest.raises(Unavailable, match="the link other has it"):
+        node.join(make_overlay(vni=77))
+
+
+def test_two_machines_of_one_name(world: World) -> None:
+    network = make_overlay()
+    one = world.node(name="same")
+    one.join(network)
+    two = world.node(name="twin", settings="")
+    two.station.stop()
+    two.config.write_text(two.config.read_text().replace('"twin"', '"same"'))
+    two.start()
+    with pytest.raises(Conflict, match="another machine is called same"):
+        two.join(network)
+
+
+def test_without_an_agent_add_says_what_to_do(world: World) -> None:
+    network = make_overlay()
+    node = world.node(start=False)
+    with pytest.raises(Unavailable, match="agent does not answer") as caught:
+        node.run(network, "a")
+    assert "netplug agent start" in caught.value.hint
+
+
+def test_a_clock_that_jumps(world: World, tmp_path: Path) -> None:
+    """Nothing is decided by the time of day: an agent whose clock goes wrong stays present."""
+    network = make_overlay()
+    one, two = world.node(), world.node(start=False)
+    one.join(network)
+    offset = tmp_path / "offset"
+    offset.write_text("1e8")
+    real = time.time
+
+    def sabotage() -> None:
+        time.time = lambda: real() + float(offset.read_text())
+
+    two.host.call(lambda: two.station.fork_configured(two.config, sabotage))
+    two.join(network)
+    one.wait_peers(n2="present")
+    offset.write_text("-1e8")
+    renewed = time.monotonic() + 2.5  # longer than a lease
+    while time.monotonic() < renewed:
+        time.sleep(0.2)
+        assert one.peers() == {"n2": "present"} and two.peers() == {"n1": "present"}
