@@ -97,6 +97,20 @@ def compute_conflist(new: NewNetwork) -> dict[str, Any]:
         }
     elif new.driver == "ptp":
         plugin["ipMasq"] = new.masquerade
+    elif new.driver == "overlay":
+        plugin |= {} if new.masquerade else {"ipMasq": False}
+        if not new.subnets:
+            raise ConfigError(
+                "an overlay network needs a subnet",
+                "all its nodes share the range, so that it cannot be chosen here",
+                "add --subnet 10.200.0.0/16",
+            )
+        if new.gateways or new.ip_ranges:
+            raise ConfigError(
+                "an overlay network takes neither --gateway nor --ip-range",
+                "each node leases from a subnet of its own, whose first address is the gateway",
+                "remove the option",
+            )
     plugin |= options
     if new.dhcp:
         _demand_no_ranges(new)

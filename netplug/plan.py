@@ -23,6 +23,7 @@ from netplug.resources.addresses import Addresses, Routes, Sysctl
 from netplug.resources.links import Bridge, Veth
 from netplug.resources.rules import Rules
 from netplug.resources.shaping import Shaping
+from netplug.resources.tunnelguard import TunnelGuard
 from netplug.resources.tunnels import PeerSet, Vxlan
 from netplug.resources.upper import Moved, Upper
 
@@ -31,7 +32,7 @@ KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         *(Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping),
-        *(Vxlan, PeerSet),
+        *(Vxlan, TunnelGuard, PeerSet),
     )
 }
 INTENTS: dict[str, type[Any]] = {

@@ -168,6 +168,12 @@ class World:
         extra = " nodad" if ip_interface(address).version == 6 else ""
         host.run(f"ip address add {address}{extra} dev eth0 && ip link set eth0 up")
 
+    def stranger(self, address: str) -> Host:
+        """A host on the switch that takes no part in anything."""
+        host = self._make_host("stranger")
+        self.plug(host, "stranger", address)
+        return host
+
     def unplug(self, node: Node, *, up: bool = False) -> None:
         self.switch.run(f"ip link set {node.name} {'up' if up else 'down'}")
 

@@ -10,7 +10,8 @@ from netplug import plan as plans
 from netplug.codec import decode
 from netplug.errors import NetplugError
 from netplug.host import Host
-from netplug.kernel import Kernel
+from netplug.kernel import Kernel, tunnelguard
+from netplug.kernel.tunnelguard import Allowed
 from netplug.kernel.tunnels import Item
 from netplug.model import Attachment, Result, digest
 from netplug.overlay import membership as memberships
@@ -22,6 +23,7 @@ from netplug.overlay.underlay import Underlay
 from netplug.overlay.view import View
 from netplug.plan import Plan
 from netplug.plugins.overlay import short_name
+from netplug.resources.tunnelguard import TunnelGuard
 from netplug.resources.tunnels import PeerSet
 from netplug.state import State, Usage
 from netplug.store import Store
@@ -38,6 +40,8 @@ class Member:
         self._hold = hold
         self.view = self._new_view()
         self.held: frozenset[Item] | None = None
+        self._allowed: frozenset[Allowed] = frozenset()
+        self.unguarded = tunnelguard.usable(host.fd)  # why there is no filter; "" where there is
         self.problem = ""
 
     def _new_view(self) -> View:
@@ -53,8 +57,13 @@ class Member:
         )
 
     @property
+    def guarded(self) -> bool:
+        return not self.unguarded
+
+    @property
     def plan(self) -> Plan:
-        return plan_node(self.membership, self.bridge, self.view.items())
+        allowed = self.view.allowed() if self.guarded else None
+        return plan_node(self.membership, self.bridge, self.view.items(), allowed)
 
     @property
     def peer_set(self) -> PeerSet:
@@ -80,7 +89,7 @@ class Member:
                 continue
             found.append(f"{step.describe()}: {words or 'missing'}")
             plans.apply(kernel, step, usage)
-        self.held = self.view.items()
+        self.held, self._allowed = self.view.items(), self.view.allowed()
         self.problem = ""
         return found
 
@@ -93,11 +102,20 @@ class Member:
         if wanted == self.held:
             return
         try:
+            self._open_guard(kernel)
             self.peer_set.change(kernel, self.held)
             self.held = wanted
         except NetplugError:
             self.held = None
             self.reconcile(kernel)
+
+    def _open_guard(self, kernel: Kernel) -> None:
+        """The filter first: what is routed to us is let in."""
+        allowed = self.view.allowed()
+        guard = next((step for step in self.plan if isinstance(step, TunnelGuard)), None)
+        if guard is not None and allowed != self._allowed:
+            guard.change(kernel, self._allowed)
+            self._allowed = allowed
 
     def remove(self, kernel: Kernel) -> list[NetplugError]:
         """Undoes the plan, and forgets the membership."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_interface
 
+from netplug.kernel.tunnelguard import Allowed
 from netplug.kernel.tunnels import OVERHEAD, Item
 from netplug.model import MARK, IPAddress, derived_mac
 from netplug.overlay.membership import Membership
@@ -12,6 +13,7 @@ from netplug.plan import Plan
 from netplug.resources import Resource
 from netplug.resources.addresses import Addresses, Sysctl
 from netplug.resources.links import Bridge
+from netplug.resources.tunnelguard import TunnelGuard
 from netplug.resources.tunnels import PeerSet, Vxlan
 
 
@@ -26,8 +28,15 @@ def vtep_mac(network: str, node: str) -> str:
     return derived_mac("vtep", network, node)
 
 
-def plan_node(membership: Membership, bridge: str, items: Iterable[Item] = ()) -> Plan:
-    """The tunnel, its address, and the peers. Pure.
+def plan_node(
+    membership: Membership,
+    bridge: str,
+    items: Iterable[Item] = (),
+    allowed: Iterable[Allowed] | None = (),
+) -> Plan:
+    """The tunnel, its filter, its address, and the peers. Pure.
+
+    `allowed` None: no filter, for the kernel has no nf_tables.
 
     The tunnel's own address is the first of this node's subnet, as a host route: with it
     the host itself speaks to containers elsewhere, and its packets are inside the range.
@@ -37,6 +46,10 @@ def plan_node(membership: Membership, bridge: str, items: Iterable[Item] = ()) -
     steps: list[Resource] = []
     if bridged:
         steps.append(Bridge(bridge, mac=derived_mac("bridge", bridge), mtu=m.mtu))
+    if allowed is not None:  # before the device, so that it is never open
+        steps.append(
+            TunnelGuard(m.tunnel, m.record.port, m.record.vni, m.address.version, tuple(allowed))
+        )
     steps.append(
         Vxlan(
             m.tunnel,

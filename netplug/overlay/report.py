@@ -29,6 +29,7 @@ def describe_member(member: Member, kernel: Kernel, now: float, *, peers: bool) 
         "mtu": m.mtu,
         "lost": m.lost,
         "problem": member.problem,
+        "filter": member.unguarded or "on",
         "peers": len(member.view.peers),
         "quiet": sum(peer.state == "quiet" for peer in member.view.peers.values()),
         "entries": {

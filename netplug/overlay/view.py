@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from netplug.kernel.tunnelguard import Allowed
 from netplug.kernel.tunnels import Bridged, DirectRoute, Forward, Item, Neighbour, TunnelRoute
 from netplug.model import IPNetwork
 from netplug.overlay.keys import Advert, Claim, Keys, NameRecord, NetworkRecord, unpack
@@ -180,6 +181,14 @@ class View:
         if self._all is None:
             self._all = frozenset[Item]().union(*self._items.values())
         return self._all
+
+    def allowed(self) -> frozenset[Allowed]:
+        """Which node may send from which addresses."""
+        return frozenset(
+            Allowed(peer.advert.address, subnet)
+            for peer in self.peers.values()
+            for subnet in self._record.subnets(peer.advert.slot)
+        )
 
     def items_of(self, node: str) -> frozenset[Item]:
         return self._items.get(node, frozenset())

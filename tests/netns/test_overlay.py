@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,3 +232,46 @@ def test_a_clock_that_jumps(world: World, tmp_path: Path) -> None:
     while time.monotonic() < renewed:
         time.sleep(0.2)
         assert one.peers() == {"n2": "present"} and two.peers() == {"n1": "present"}
+
+
+def test_nobody_else_sends_into_the_tunnel(world: World) -> None:
+    """A stranger on the underlay, and a node that speaks from a subnet not its own, are dropped."""
+    network = make_overlay()
+    one, two = world.node(), world.node()
+    a, b = one.run(network, "a"), two.run(network, "b")
+    one.wait_peers(n2="present")
+    two.wait_peers(n1="present")
+    assert wait_until(lambda: a.reaches(b))
+    vni, mac = one.status()["vni"], two.status()["peer_list"][0]["mac"]
+    heard = a.place.start(f"{PYTHON} -c '{LISTEN}'")
+    assert heard.stdout is not None
+    assert heard.stdout.readline() == "ready\n"
+    stranger = world.stranger("192.0.2.99/24")
+    source = b.addresses[0]
+    for sender, inner in ((stranger, source), (two.host, "10.200.250.9"), (two.host, source)):
+        frame = render_frame(mac, inner, a.addresses[0], vni=vni, text=f"{sender.name} {inner}")
+        sender.run(
+            f'{PYTHON} -c "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);'
+            f" s.sendto(bytes.fromhex('{frame.hex()}'), ('192.0.2.1', 4789))\""
+        )
+    assert heard.stdout.readline() == f"{two.host.name} {source}\n"  # the last, and no other
+
+
+PYTHON = sys.executable
+LISTEN = (
+    "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
+    ' s.bind(("", 9999)); print("ready", flush=True);'
+    " print(s.recv(999).decode(), flush=True)"
+)
+
+
+def render_frame(mac: str, source: str, target: str, *, vni: int, text: str) -> bytes:
+    """A VXLAN packet's payload (RFC 7348) with a UDP packet to port 9999 inside."""
+    udp = struct.pack("!HHHH", 1, 9999, 8 + len(text), 0) + text.encode()
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
+    ip += ip_address(source).packed + ip_address(target).packed
+    total = sum(struct.unpack("!10H", ip))
+    total = (total & 0xFFFF) + (total >> 16)
+    ip = ip[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + ip[12:]
+    ethernet = bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("020000000001") + b"\x08\x00"
+    return struct.pack("!II", 0x08000000, vni << 8) + ethernet + ip + udp
