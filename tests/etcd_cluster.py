@@ -94,7 +94,9 @@ class Cluster:
         command = [str(find_program("etcdctl")), "--endpoints", ",".join(ends)]
         command += ["--command-timeout", "2s", "--dial-timeout", "1s"]
         if self.tls:
-            command += ["--cacert", self.tls[self.tls.index("--trusted-ca-file") + 1]]
+            given = dict(zip(self.tls[::2], self.tls[1::2], strict=True))
+            command += ["--cacert", given["--trusted-ca-file"]]
+            command += ["--cert", given["--cert-file"], "--key", given["--key-file"]]
 
         def ask() -> subprocess.CompletedProcess[str]:
             environ = {"ETCDCTL_API": "3", "PATH": os.environ["PATH"]}

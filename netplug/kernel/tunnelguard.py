@@ -61,8 +61,8 @@ class Frame:
         )
 
     @property
-    def rules(self) -> tuple[tuple[bytes, bytes], ...]:
-        """(code, user data) of each rule; the user data tells an older table from this one."""
+    def rules(self) -> tuple[tuple[bytes, str], ...]:
+        """(code, comment) of each rule; the comment tells an older table from this one."""
         ours = (
             nf.meta(L4PROTO)
             + nf.compare(bytes((UDP,)))
@@ -86,11 +86,12 @@ class Frame:
             )
             found.append((ours + known, f"IPv{inner} of a known node"))
         found.append((ours + nf.verdict(nf.DROP), "nobody else sends into the tunnel"))
-        return tuple((code, _userdata(code, why)) for code, why in found)
+        comments = (f"netplug: {why} {digest('guard', code.hex())[:8]}" for code, why in found)
+        return tuple((code, comment) for (code, _), comment in zip(found, comments, strict=True))
 
-
-def _userdata(code: bytes, why: str) -> bytes:
-    return pack_comment(f"netplug: {why} {digest('guard', code.hex())[:8]}")
+    @property
+    def comments(self) -> tuple[str, ...]:
+        return tuple(comment for _, comment in self.rules)
 
 
 def read(fd: int, frame: Frame) -> tuple[bool, set[Allowed]] | None:
@@ -100,7 +101,7 @@ def read(fd: int, frame: Frame) -> tuple[bool, set[Allowed]] | None:
         if isinstance(answer, Refusal):
             return None
         held = [nf.read_rule(reply) for reply in link.dump(nf.all_rules(frame.family, frame.table))]
-        whole = [rule.userdata for rule in held] == [userdata for _, userdata in frame.rules]
+        whole = tuple(rule.comment for rule in held) == frame.comments
         found: set[Allowed] = set()
         for inner in (4, 6):
             message = nf.all_elements(frame.family, frame.table, f"allowed{inner}")
@@ -126,8 +127,8 @@ def make(fd: int, frame: Frame, allowed: Iterable[Allowed]) -> None:
     hook = nf.Chain(0, frame.table, CHAIN, kind="filter", hook=nf.INPUT, priority=PRIORITY)
     batch.append(nf.new_chain(frame.family, frame.table, hook))
     batch += [
-        nf.new_rule(frame.family, frame.table, CHAIN, code=code, userdata=userdata)
-        for code, userdata in frame.rules
+        nf.new_rule(frame.family, frame.table, CHAIN, code=code, userdata=pack_comment(comment))
+        for code, comment in frame.rules
     ]
     _transact(fd, batch + _elements(frame, allowed, nf.add_elements))
 

@@ -72,6 +72,10 @@ OVERHEAD = {4: 50, 6: 70}  # bytes: inner Ethernet 14, VXLAN 8, UDP 8, IP 20 or 
 
 IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_MCAST_FLOOD = 8, 9, 27
 IFLA_BRPORT_BCAST_FLOOD, IFLA_BRPORT_NEIGH_SUPPRESS = 30, 32
+SUPPRESSION = (
+    *((IFLA_BRPORT_NEIGH_SUPPRESS, 1), (IFLA_BRPORT_LEARNING, 0), (IFLA_BRPORT_UNICAST_FLOOD, 0)),
+    *((IFLA_BRPORT_MCAST_FLOOD, 0), (IFLA_BRPORT_BCAST_FLOOD, 0)),
+)
 
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # ndmsg: family, link, state, flags, type
 
@@ -95,12 +99,7 @@ def new_vxlan(name: str, *, vni: int, local: IPAddress, port: int, mac: str, mtu
 def set_suppression(name: str) -> Message:
     """A bridge port that answers ARP and ND by the bridge's own neighbours, and learns nothing;
     unknown unicast, multicast and broadcast do not leave by it."""
-    flags = (
-        *((IFLA_BRPORT_NEIGH_SUPPRESS, 1), (IFLA_BRPORT_LEARNING, 0)),
-        *((IFLA_BRPORT_UNICAST_FLOOD, 0), (IFLA_BRPORT_MCAST_FLOOD, 0)),
-        (IFLA_BRPORT_BCAST_FLOOD, 0),
-    )
-    port = b"".join(attribute(kind, bytes((value,))) for kind, value in flags)
+    port = b"".join(attribute(kind, bytes((value,))) for kind, value in SUPPRESSION)
     info = text(IFLA_INFO_SLAVE_KIND, "bridge") + nest(IFLA_INFO_SLAVE_DATA, port)
     body = _LINK.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + nest(IFLA_LINKINFO, info)
     return Message(RTM_NEWLINK, 0, body, f"bridge port {name} cannot be configured")
@@ -112,6 +111,7 @@ class HeldVxlan:
     port: int
     local: IPAddress | None
     learning: bool
+    suppressed: bool = False  # as a bridge port: everything that `set_suppression` says
 
 
 def parse_vxlan(body: bytes) -> HeldVxlan | None:
@@ -120,12 +120,14 @@ def parse_vxlan(body: bytes) -> HeldVxlan | None:
     if unpack_text(info.get(IFLA_INFO_KIND, b"")) != "vxlan":
         return None
     data = attributes(info.get(IFLA_INFO_DATA, b""))
+    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6)
     return HeldVxlan(
         vni=struct.unpack("=I", data[IFLA_VXLAN_ID])[0],
         port=struct.unpack("!H", data.get(IFLA_VXLAN_PORT, b"\0\0"))[0],
         local=ip_address(local) if local else None,
         learning=data.get(IFLA_VXLAN_LEARNING, b"\0") != b"\0",
+        suppressed=all(port.get(kind) == bytes((value,)) for kind, value in SUPPRESSION),
     )
 
 

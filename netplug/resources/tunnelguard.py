@@ -62,18 +62,21 @@ class TunnelGuard:
         tunnelguard.delete(_fd(kernel), self.frame)
 
     def shell(self, shell: Shell) -> list[str]:
+        """nft knows no name for the inner header: it is bits behind the UDP header."""
         outer = {4: "ip", 6: "ip6"}[self.underlay]
         table = f"{outer} {self.frame.table}"
-        address = {4: "ipv4_addr", 6: "ipv6_addr"}
+        whys = iter(self.frame.comments)
         ours = f"meta l4proto udp th dport {self.port} @th,96,24 {self.vni:#x}"
         lines = [f"nft add table {table}"]
         for inner, kind, bits in ((4, "0x0800", "336,32"), (6, "0x86dd", "304,128")):
             name = f"allowed{inner}"
-            types = f"{address[self.underlay]} . {address[inner]}"
+            types = f"{outer} saddr . @th,{bits}"
             elements = ", ".join(
-                f"{one.vtep} . {one.subnet}" for one in self.allowed if one.subnet.version == inner
+                f"{one.vtep} . {int(one.subnet[0]):#x}-{int(one.subnet[-1]):#x}"
+                for one in self.allowed
+                if one.subnet.version == inner
             )
-            lines.append(f"nft 'add set {table} {name} {{ type {types}; flags interval; }}'")
+            lines.append(f"nft 'add set {table} {name} {{ typeof {types}; flags interval; }}'")
             if elements:
                 lines.append(f"nft 'add element {table} {name} {{ {elements} }}'")
             if inner == 4:
@@ -83,9 +86,10 @@ class TunnelGuard:
                 )
             lines.append(
                 f"nft 'add rule {table} {tunnelguard.CHAIN} {ours} @th,224,16 {kind}"
-                f" {outer} saddr . @th,{bits} @{name} accept'"
+                f' {types} @{name} accept comment "{next(whys)}"\''
             )
-        return [*lines, f"nft 'add rule {table} {tunnelguard.CHAIN} {ours} drop'"]
+        last = f'{ours} drop comment "{next(whys)}"'
+        return [*lines, f"nft 'add rule {table} {tunnelguard.CHAIN} {last}'"]
 
 
 def _fd(kernel: Kernel) -> int:

@@ -22,6 +22,7 @@ from netplug.model import IPAddress, IPNetwork
 from netplug.resources import Shell
 from netplug.resources.links import differences
 
+SUPPRESSION = "neigh_suppress on learning off flood off mcast_flood off bcast_flood off"
 # Neighbours first, so that the kernel never asks (ARP) for what a route leads to.
 ORDER = (Neighbour, Bridged, Forward, TunnelRoute, DirectRoute)
 
@@ -68,6 +69,7 @@ class Vxlan:
             ("MTU", self.mtu, link.mtu),
             ("state", "up", "up" if link.up else "down"),
             *([("bridge", bridge.index, link.master)] if bridge else []),
+            *([("neighbour suppression", True, held.suppressed)] if bridge else []),
         )
 
     def apply(self, kernel: Kernel) -> bool:
@@ -137,7 +139,7 @@ class Vxlan:
             f"ip link set {self.name} alias {self.alias}{master} up",
         ]
         if self.bridge:
-            lines.append(f"bridge link set dev {self.name} neigh_suppress on learning off")
+            lines.append(f"bridge link set dev {self.name} {SUPPRESSION}")
         return lines
 
 
