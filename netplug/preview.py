@@ -24,6 +24,7 @@ class Preview:
 
 def preview(engine: Engine, network: Network, attachment: Attachment) -> Preview:
     """What `engine.add` would do. Takes no lease: its transaction is rolled back."""
+    network = engine.sited(network, join=True)
     driver = plugins.get_driver(network.driver)
     state, host = engine.state, engine.host
     with engine.open(attachment.sandbox) as kernel:
