@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.case import Case
-from bench.cases import attach, memory, netavark, parallel, scale, shell
+from bench.cases import attach, memory, netavark, overlay, parallel, scale, shell
 
 CASES: tuple[Case, ...] = (
     *attach.CASES,
@@ -11,5 +11,6 @@ CASES: tuple[Case, ...] = (
     *netavark.CASES,
     *shell.CASES,
     *memory.CASES,
+    *overlay.CASES,
     *scale.CASES,  # last: the kernel needs a while to destroy its hosts
 )

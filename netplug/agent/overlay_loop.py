@@ -37,6 +37,7 @@ TICK_SECONDS = 0.2  # how soon a new container's names are told
 RECONCILE_SECONDS = 30.0
 SETTLE_SECONDS = 0.1  # a burst of notifications is one look at the kernel
 RETRY_SECONDS = 1.0
+REMEMBER_SECONDS = 0.5  # a burst of peers is written to the state file once
 BATCH = 4096
 log = logging.getLogger("netplug.overlay")
 Inbox = queue.SimpleQueue[Callable[["Loop"], None] | None]
@@ -56,6 +57,7 @@ class Loop:
         self._retry_at = 0.0
         self._reconcile_at = 0.0
         self._names_at = 0.0
+        self._remember_at = float("inf")
         self._published: dict[str, str] = {}
 
     # --- the thread
@@ -74,6 +76,8 @@ class Loop:
                     return
                 self._guarded(self._work)
         finally:
+            for member in self.members.values():
+                member.remember_peers()
             links.close()
             self._end_session()
             if self.store is not None:
@@ -113,6 +117,10 @@ class Loop:
             self._reconcile()
         else:
             self._refresh()
+        if now >= self._remember_at:
+            self._remember_at = float("inf")
+            for member in self.members.values():
+                member.remember_peers()
         if not self.reason and now >= self._names_at:
             self._names_at = now + TICK_SECONDS
             self._publish()
@@ -163,7 +171,7 @@ class Loop:
                     member.view.expire(now)
                 if member.held is not None and member.held != member.view.items():
                     member.refresh(kernel)
-                    member.remember_peers()
+                    self._remember_at = time.monotonic() + REMEMBER_SECONDS
 
     def _tell_links(self, name: str, index: int) -> None:
         self.inbox.put(lambda loop: loop.links_changed(name, index))

@@ -18,12 +18,11 @@ from netplug.overlay import membership as memberships
 from netplug.overlay.claims import Held
 from netplug.overlay.keys import Advert, Keys, NameRecord, pack
 from netplug.overlay.membership import Membership
-from netplug.overlay.plan import compute_mtu, plan_node, vtep_mac
+from netplug.overlay.plan import compute_mtu, guard_of, peers_of, plan_node, vtep_mac
 from netplug.overlay.underlay import Underlay
 from netplug.overlay.view import View
 from netplug.plan import Plan
 from netplug.plugins.overlay import short_name
-from netplug.resources.tunnelguard import TunnelGuard
 from netplug.resources.tunnels import PeerSet
 from netplug.state import State, Usage
 from netplug.store import Store
@@ -67,9 +66,7 @@ class Member:
 
     @property
     def peer_set(self) -> PeerSet:
-        step = self.plan.steps[-1]
-        assert isinstance(step, PeerSet)
-        return step
+        return peers_of(self.membership, self.bridge, self.view.items())
 
     @property
     def advert(self) -> Advert:
@@ -112,9 +109,8 @@ class Member:
     def _open_guard(self, kernel: Kernel) -> None:
         """The filter first: what is routed to us is let in."""
         allowed = self.view.allowed()
-        guard = next((step for step in self.plan if isinstance(step, TunnelGuard)), None)
-        if guard is not None and allowed != self._allowed:
-            guard.change(kernel, self._allowed)
+        if self.guarded and allowed != self._allowed:
+            guard_of(self.membership, allowed).change(kernel, self._allowed)
             self._allowed = allowed
 
     def remove(self, kernel: Kernel) -> list[NetplugError]:

@@ -42,14 +42,12 @@ def plan_node(
     the host itself speaks to containers elsewhere, and its packets are inside the range.
     """
     m = membership
-    bridged = m.record.mode == "bridged"
+    bridged = is_bridged(m)
     steps: list[Resource] = []
     if bridged:
         steps.append(Bridge(bridge, mac=derived_mac("bridge", bridge), mtu=m.mtu))
     if allowed is not None:  # before the device, so that it is never open
-        steps.append(
-            TunnelGuard(m.tunnel, m.record.port, m.record.vni, m.address.version, tuple(allowed))
-        )
+        steps.append(guard_of(m, allowed))
     steps.append(
         Vxlan(
             m.tunnel,
@@ -68,16 +66,23 @@ def plan_node(
         steps.append(Sysctl("host", _forwarding(m)))
         first = (f"{one.network_address}/{one.max_prefixlen}" for one in m.subnets)
         steps.append(Addresses("host", m.tunnel, tuple(ip_interface(text) for text in first)))
-    steps.append(
-        PeerSet(
-            m.tunnel,
-            tuple(items),
-            bridge=bridge if bridged else "",
-            underlay="" if bridged else m.underlay,
-            within=m.record.ranges,
-        )
-    )
+    steps.append(peers_of(m, bridge, items))
     return Plan(tuple(steps))
+
+
+def is_bridged(m: Membership) -> bool:
+    return m.record.mode == "bridged"
+
+
+def guard_of(m: Membership, allowed: Iterable[Allowed]) -> TunnelGuard:
+    family = m.address.version
+    return TunnelGuard(m.tunnel, m.record.port, m.record.vni, family, tuple(allowed))
+
+
+def peers_of(m: Membership, bridge: str, items: Iterable[Item]) -> PeerSet:
+    if is_bridged(m):
+        return PeerSet(m.tunnel, tuple(items), bridge=bridge, within=m.record.ranges)
+    return PeerSet(m.tunnel, tuple(items), underlay=m.underlay, within=m.record.ranges)
 
 
 def _forwarding(m: Membership) -> tuple[tuple[str, str], ...]:

@@ -56,11 +56,11 @@ class View:
         self.peers: dict[str, Peer] = {a.node: Peer(a, "quiet", 0.0) for a in remembered}
         self.names: dict[str, dict[str, NameRecord]] = {}
         self._items: dict[str, frozenset[Item]] = {}
-        self._all: frozenset[Item] | None = None
-        for remembered_node in self.peers:
-            self._items[remembered_node] = frozenset(
-                self._compute_items(self.peers[remembered_node].advert)
-            )
+        self._allowed: dict[str, frozenset[Allowed]] = {}
+        self._all_items: frozenset[Item] | None = None
+        self._all_allowed: frozenset[Allowed] | None = None
+        for name in self.peers:
+            self._derive(name)
 
     # --- what the store says
 
@@ -119,15 +119,15 @@ class View:
         claim = unpack(Claim, value) if value else None
         if claim is not None:
             self.claims[slot] = claim, revision
-        known = (*self.adverts.values(), *(peer.advert for peer in self.peers.values()))
-        return {advert.node for advert in known if advert.slot == slot}
+        return {advert.node for advert in self.adverts.values() if advert.slot == slot} | {
+            node for node, peer in self.peers.items() if peer.advert.slot == slot
+        }
 
     # --- what follows from it
 
     def _settle(self, node: str, now: float) -> None:
         if node == self._node:
             return
-        self._all = None
         advert, known = self.adverts.get(node), self.peers.get(node)
         if advert is not None and self._owns(advert):
             if known is None or (known.advert, known.state) != (advert, "present"):
@@ -139,11 +139,20 @@ class View:
                 del self.peers[node]
         else:
             self.peers.pop(node, None)
+        self._derive(node)
+
+    def _derive(self, node: str) -> None:
+        """What follows for the kernel. Kept for each node: a change must not cost all of them."""
         peer = self.peers.get(node)
+        self._all_items = self._all_allowed = None
         if peer is None:
             self._items.pop(node, None)
-        else:
-            self._items[node] = frozenset(self._compute_items(peer.advert))
+            self._allowed.pop(node, None)
+            return
+        advert = peer.advert
+        self._items[node] = frozenset(self._compute_items(advert))
+        subnets = self._record.subnets(advert.slot)
+        self._allowed[node] = frozenset(Allowed(advert.address, subnet) for subnet in subnets)
 
     def _owns(self, advert: Advert) -> bool:
         """Does the advert speak for the claim that stands? One of an older epoch does not."""
@@ -178,17 +187,15 @@ class View:
 
     def items(self) -> frozenset[Item]:
         """What the kernel should hold for all peers."""
-        if self._all is None:
-            self._all = frozenset[Item]().union(*self._items.values())
-        return self._all
+        if self._all_items is None:
+            self._all_items = frozenset[Item]().union(*self._items.values())
+        return self._all_items
 
     def allowed(self) -> frozenset[Allowed]:
         """Which node may send from which addresses."""
-        return frozenset(
-            Allowed(peer.advert.address, subnet)
-            for peer in self.peers.values()
-            for subnet in self._record.subnets(peer.advert.slot)
-        )
+        if self._all_allowed is None:
+            self._all_allowed = frozenset[Allowed]().union(*self._allowed.values())
+        return self._all_allowed
 
     def items_of(self, node: str) -> frozenset[Item]:
         return self._items.get(node, frozenset())
