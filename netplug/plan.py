@@ -26,13 +26,14 @@ from netplug.resources.shaping import Shaping
 from netplug.resources.tunnelguard import TunnelGuard
 from netplug.resources.tunnels import PeerSet, Vxlan
 from netplug.resources.upper import Moved, Upper
+from netplug.resources.wireguard import Wireguard, WireguardPeers
 
 SCHEMA = 1
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         *(Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping),
-        *(Vxlan, TunnelGuard, PeerSet),
+        *(Vxlan, TunnelGuard, PeerSet, Wireguard, WireguardPeers),
     )
 }
 INTENTS: dict[str, type[Any]] = {

@@ -48,7 +48,7 @@ class OverlayOptions:
 
     mode: `routed` (a subnet for each node) or `bridged` (one subnet, each node leases from
     a block of it). direct: route without tunnel to nodes on the same link (whose hosts then reach
-    container addresses). `vni` 0: chosen.
+    container addresses). encrypt: WireGuard instead of VXLAN. `vni` 0: chosen.
     """
 
     mode: Literal["routed", "bridged"] = "routed"
@@ -64,6 +64,11 @@ class OverlayOptions:
     isolate: bool = False
     port_isolation: bool = False
     sysctl: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tunnel_port(self) -> int:
+        """WireGuard has a port of its own where none is named."""
+        return 51820 if self.encrypt and self.port == 4789 else self.port
 
     def __post_init__(self) -> None:
         if not 8 <= self.node_prefix <= 30:

@@ -21,6 +21,7 @@ from netplug.config import parse_network
 from netplug.errors import Busy, Conflict, NetplugError, NotFound, Unavailable
 from netplug.host import Host
 from netplug.kernel import Kernel, tunnels
+from netplug.kernel.wireguard import demand_wireguard
 from netplug.overlay import claims
 from netplug.overlay import membership as memberships
 from netplug.overlay.keys import Advert, Keys, NameRecord, NetworkRecord, pack, unpack
@@ -30,6 +31,7 @@ from netplug.overlay.plan import compute_mtu
 from netplug.overlay.settings import Settings, open_store
 from netplug.overlay.underlay import read_underlay
 from netplug.plugins.overlay import OverlayOptions
+from netplug.resources.wireguard import ensure_private_key
 from netplug.state import State
 from netplug.store import Deleted, Lease, Put, Store
 
@@ -338,12 +340,14 @@ class Loop:
         self._demand_store()
         assert self.store is not None
         options: OverlayOptions = network.options
+        if options.encrypt:
+            demand_wireguard(network.name)
         wanted = NetworkRecord(
             ranges_of(network),
             options.node_prefix,
             options.vni,
             options.mode,
-            options.port,
+            options.tunnel_port,
             options.encrypt,
         )
         with self._kernel() as kernel:
@@ -359,8 +363,11 @@ class Loop:
             held.epoch,
             underlay.address,
             underlay.link,
-            compute_mtu(underlay.mtu, underlay.address, options.mtu),
-            config={k: v for k, v in network.raw.items() if k not in ("prevResult",)},
+            compute_mtu(
+                underlay.mtu, underlay.address, options.mtu, encrypted=bool(options.encrypt)
+            ),
+            config=dict(network.raw),
+            key_file=str(self._folder / f"{network.name}.wireguard") if options.encrypt else "",
         )
         self._admit(membership)
         return membership
@@ -369,6 +376,8 @@ class Loop:
         """Remembered, in the kernel, advertised: in this order, so that whoever hears of this
         node can reach it."""
         assert self.store is not None
+        if membership.key_file:
+            ensure_private_key(Path(membership.key_file))
         memberships.write(self.state, self.host.id, membership)
         member = self._new_member(membership)
         self.members[membership.network] = member

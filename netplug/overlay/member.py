@@ -10,9 +10,8 @@ from netplug import plan as plans
 from netplug.codec import decode
 from netplug.errors import NetplugError
 from netplug.host import Host
-from netplug.kernel import Kernel, tunnelguard
+from netplug.kernel import Kernel, tunnelguard, wireguard
 from netplug.kernel.tunnelguard import Allowed
-from netplug.kernel.tunnels import Item
 from netplug.model import Attachment, Result, digest
 from netplug.overlay import membership as memberships
 from netplug.overlay.claims import Held
@@ -20,10 +19,11 @@ from netplug.overlay.keys import Advert, Keys, NameRecord, pack
 from netplug.overlay.membership import Membership
 from netplug.overlay.plan import compute_mtu, guard_of, peers_of, plan_node, vtep_mac
 from netplug.overlay.underlay import Underlay
-from netplug.overlay.view import View
+from netplug.overlay.view import Entries, View
 from netplug.plan import Plan
 from netplug.plugins.overlay import short_name
 from netplug.resources.tunnels import PeerSet
+from netplug.resources.wireguard import WireguardPeers
 from netplug.state import State, Usage
 from netplug.store import Store
 
@@ -38,10 +38,11 @@ class Member:
         self.membership = membership
         self._hold = hold
         self.view = self._new_view()
-        self.held: frozenset[Item] | None = None
+        self.held: Entries | None = None
         self._allowed: frozenset[Allowed] = frozenset()
         self.unguarded = tunnelguard.usable(host.fd)  # why there is no filter; "" where there is
         self.problem = ""
+        self.public_key = ""  # WireGuard's, once the device is there
 
     def _new_view(self) -> View:
         m = self.membership
@@ -65,13 +66,14 @@ class Member:
         return plan_node(self.membership, self.bridge, self.view.items(), allowed)
 
     @property
-    def peer_set(self) -> PeerSet:
+    def peer_set(self) -> PeerSet | WireguardPeers:
         return peers_of(self.membership, self.bridge, self.view.items())
 
     @property
     def advert(self) -> Advert:
         m = self.membership
-        return Advert(m.node, m.instance, m.address, m.slot, m.epoch, vtep_mac(m.network, m.node))
+        mac = vtep_mac(m.network, m.node)
+        return Advert(m.node, m.instance, m.address, m.slot, m.epoch, mac, self.public_key)
 
     # --- the kernel
 
@@ -87,6 +89,8 @@ class Member:
             found.append(f"{step.describe()}: {words or 'missing'}")
             plans.apply(kernel, step, usage)
         self.held, self._allowed = self.view.items(), self.view.allowed()
+        if self.membership.record.encrypt:
+            self.public_key = wireguard.read(self._host.fd, self.membership.tunnel).public_key
         self.problem = ""
         return found
 
@@ -100,7 +104,7 @@ class Member:
             return
         try:
             self._open_guard(kernel)
-            self.peer_set.change(kernel, self.held)
+            change_peers(self.peer_set, kernel, self.held)
             self.held = wanted
         except NetplugError:
             self.held = None
@@ -109,7 +113,7 @@ class Member:
     def _open_guard(self, kernel: Kernel) -> None:
         """The filter first: what is routed to us is let in."""
         allowed = self.view.allowed()
-        if self.guarded and allowed != self._allowed:
+        if self.guarded and not self.membership.record.encrypt and allowed != self._allowed:
             guard_of(self.membership, allowed).change(kernel, self._allowed)
             self._allowed = allowed
 
@@ -123,7 +127,9 @@ class Member:
     def follow(self, underlay: Underlay) -> bool:
         """Takes over the underlay's address and MTU; whether the address changed."""
         m = self.membership
-        mtu = compute_mtu(underlay.mtu, underlay.address, m.config.get("mtu", "auto"))
+        wanted = m.config.get("mtu", "auto")
+        encrypted = bool(m.record.encrypt)
+        mtu = compute_mtu(underlay.mtu, underlay.address, wanted, encrypted=encrypted)
         moved = m.address != underlay.address
         if moved or (m.underlay, m.mtu) != (underlay.link, mtu):
             self._become(replace(m, address=underlay.address, underlay=underlay.link, mtu=mtu))
@@ -170,6 +176,13 @@ class Member:
                 store.replace(key, value, entry.revision)
         for entry in entries.values():
             store.delete(entry.key, entry.revision)
+
+
+def change_peers(peers: PeerSet | WireguardPeers, kernel: Kernel, held: Entries) -> None:
+    if isinstance(peers, WireguardPeers):
+        peers.change(kernel, {item for item in held if isinstance(item, wireguard.Peer)})
+    else:
+        peers.change(kernel, {item for item in held if not isinstance(item, wireguard.Peer)})
 
 
 def read_names(state: State, host: str, membership: Membership) -> list[NameRecord]:

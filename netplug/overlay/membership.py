@@ -45,6 +45,7 @@ class Membership:
     lost: str = ""  # why the subnet is not ours any more
     peers: tuple[Advert, ...] = ()  # the last that were known
     config: dict[str, Any] = field(default_factory=dict)
+    key_file: str = ""  # WireGuard's private key
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from netplug.kernel.tunnelguard import Allowed
 from netplug.kernel.tunnels import Bridged, DirectRoute, Forward, Item, Neighbour, TunnelRoute
+from netplug.kernel.wireguard import Peer as WireguardPeer
 from netplug.model import IPNetwork
 from netplug.overlay.keys import Advert, Claim, Keys, NameRecord, NetworkRecord, unpack
 from netplug.store import Deleted, Entry, Put
@@ -29,6 +30,9 @@ class Peer:
     advert: Advert
     state: Literal["present", "quiet"]
     since: float  # on the clock of the view
+
+
+Entries = frozenset[Item | WireguardPeer]
 
 
 class View:
@@ -55,9 +59,9 @@ class View:
         self.adverts: dict[str, Advert] = {}
         self.peers: dict[str, Peer] = {a.node: Peer(a, "quiet", 0.0) for a in remembered}
         self.names: dict[str, dict[str, NameRecord]] = {}
-        self._items: dict[str, frozenset[Item]] = {}
+        self._items: dict[str, Entries] = {}
         self._allowed: dict[str, frozenset[Allowed]] = {}
-        self._all_items: frozenset[Item] | None = None
+        self._all_items: Entries | None = None
         self._all_allowed: frozenset[Allowed] | None = None
         for name in self.peers:
             self._derive(name)
@@ -159,7 +163,7 @@ class View:
         claim, epoch = self.claims.get(advert.slot, (None, 0))
         return claim is not None and claim.node == advert.node and epoch == advert.epoch
 
-    def _compute_items(self, advert: Advert) -> Iterable[Item]:
+    def _compute_items(self, advert: Advert) -> Iterable[Item | WireguardPeer]:
         """What leads to a peer; see `resources.tunnels.PeerSet`."""
         record = self._record
         if record.mode == "bridged":
@@ -169,6 +173,11 @@ class View:
                     yield Forward(entry.mac, advert.address)
                     for address in entry.addresses:
                         yield Neighbour(address.ip, entry.mac)
+            return
+        if record.encrypt:
+            if advert.key:
+                subnets = record.subnets(advert.slot)
+                yield WireguardPeer(advert.key, advert.address, record.port, subnets)
             return
         tunnelled = False
         for subnet in record.subnets(advert.slot):
@@ -185,10 +194,10 @@ class View:
         same = advert.address.version == subnet.version
         return same and any(advert.address in network for network in self.on_link)
 
-    def items(self) -> frozenset[Item]:
+    def items(self) -> Entries:
         """What the kernel should hold for all peers."""
         if self._all_items is None:
-            self._all_items = frozenset[Item]().union(*self._items.values())
+            self._all_items = frozenset[Item | WireguardPeer]().union(*self._items.values())
         return self._all_items
 
     def allowed(self) -> frozenset[Allowed]:
@@ -197,7 +206,7 @@ class View:
             self._all_allowed = frozenset[Allowed]().union(*self._allowed.values())
         return self._all_allowed
 
-    def items_of(self, node: str) -> frozenset[Item]:
+    def items_of(self, node: str) -> Entries:
         return self._items.get(node, frozenset())
 
     def remote_names(self) -> list[NameRecord]:

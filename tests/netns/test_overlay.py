@@ -15,7 +15,8 @@ from agents import wait_for
 from attaching import dump
 from overlay_world import RANGE4, RANGE6, Container, Node, World, make_overlay
 
-from netplug.errors import Conflict, Unavailable
+from netplug.errors import Conflict, Unavailable, UnsupportedError
+from netplug.kernel import wireguard
 from netplug.model import Network
 from netplug.store.sqlite import SqliteStore
 
@@ -275,3 +276,23 @@ def render_frame(mac: str, source: str, target: str, *, vni: int, text: str) -> 
     ip = ip[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + ip[12:]
     ethernet = bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("020000000001") + b"\x08\x00"
     return struct.pack("!II", 0x08000000, vni << 8) + ethernet + ip + udp
+
+
+def test_encryption_without_wireguard_is_refused(world: World) -> None:
+    if wireguard.probe():
+        pytest.skip("this kernel has WireGuard")
+    node = world.node()
+    with pytest.raises(UnsupportedError, match="this kernel has no WireGuard"):
+        node.join(make_overlay(encrypt="wireguard"))
+    assert node.ask("status")["networks"] == []
+
+
+def test_encrypted_nodes_reach_each_other(world: World) -> None:
+    if not wireguard.probe():
+        pytest.skip("this kernel has no WireGuard (CONFIG_WIREGUARD): not verified here")
+    network = make_overlay("web", RANGE4, RANGE6, encrypt="wireguard")
+    one, two = world.node(), world.node()
+    a, b = one.run(network, "a"), two.run(network, "b")
+    one.wait_peers(n2="present")
+    two.wait_peers(n1="present")
+    assert a.reaches(b) and b.reaches(a)
