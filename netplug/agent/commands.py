@@ -113,6 +113,7 @@ class HandedContext(Context):
                 demand_own_ipam,
                 self._awaited,
                 self._worker.names.client(warn),
+                lambda network: self._worker.join(network.raw),
             )
 
     def _open_sandbox(self, path: str) -> int | None:

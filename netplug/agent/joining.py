@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from netplug import errors
-from netplug.agent.protocol import SOCKET
+from netplug.cli.handover import agent_socket
 from netplug.errors import Unavailable
 from netplug.model import Network
 
@@ -33,12 +32,6 @@ def ask_agent(path: Path, command: str, **more: Any) -> dict[str, Any]:
     return answer
 
 
-def agent_socket() -> Path:
-    """Where the agent of this host listens; NETPLUG_RUN moves it, as for tests and labs."""
-    folder = os.environ.get("NETPLUG_RUN")
-    return Path(folder) / Path(SOCKET).name if folder else Path(SOCKET)
-
-
 def join(network: Network) -> None:
     """Asks the agent, which owns all that joins nodes."""
-    ask_agent(agent_socket(), "overlay-join", config=network.raw)
+    ask_agent(Path(agent_socket()), "overlay-join", config=network.raw)

@@ -81,7 +81,11 @@ def read_status(socket: Path) -> dict[str, object] | None:
 
 
 def start(
-    socket: Path, folder: Path, log: Path | None = None, log_format: str = "text"
+    socket: Path,
+    folder: Path,
+    log: Path | None = None,
+    log_format: str = "text",
+    config: Path | None = None,
 ) -> dict[str, object]:
     """Starts the agent in the background and waits until it answers; its status.
 
@@ -91,7 +95,8 @@ def start(
     Path(stop_note(str(socket))).unlink(missing_ok=True)
     _demand_none(socket)
     with open(log or "/dev/null", "ab") as output:
-        process = spawn([*agent_command(socket, folder), "--log-format", log_format], output)
+        command = agent_command(socket, folder) + ([str(config)] if config else [])
+        process = spawn([*command, "--log-format", log_format], output)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         status = read_status(socket)

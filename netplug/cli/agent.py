@@ -13,6 +13,7 @@ from netplug.cli.context import DryRun, Json, get_context
 from netplug.cli.handover import agent_socket
 from netplug.cli.output import print_done, print_json, print_table
 from netplug.cni.files import write_file
+from netplug.overlay.settings import read_settings
 
 app = typer.Typer(help="Start, stop and watch the agent.", no_args_is_help=True)
 LogFormat = Annotated[
@@ -28,10 +29,17 @@ def start(
     socket: Socket = DEFAULT,
     log: Annotated[Path | None, typer.Option(help="File for its log. Default: none.")] = None,
     log_format: LogFormat = "text",
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Its settings. Default: /etc/netplug/agent.toml.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Start the agent in the background."""
-    _print_status(service.start(socket, get_context(ctx).state_folder, log, log_format), json=json)
+    if config is not None:
+        read_settings(config)  # said here: the agent has nobody to tell
+    folder = get_context(ctx).state_folder
+    _print_status(service.start(socket, folder, log, log_format, config), json=json)
 
 
 @app.command()

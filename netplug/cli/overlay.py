@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from netplug.agent.joining import agent_socket, ask_agent
+from netplug.agent.joining import ask_agent
 from netplug.cli.context import Json, complete_network
+from netplug.cli.handover import agent_socket
 from netplug.cli.output import print_json, print_table, say, warn
 from netplug.errors import NotFound
 
@@ -22,7 +23,7 @@ Name = Annotated[
 
 
 def _ask(socket: Path | None, command: str, **more: Any) -> dict[str, Any]:
-    return ask_agent(socket or agent_socket(), f"overlay-{command}", **more)
+    return ask_agent(socket or Path(agent_socket()), f"overlay-{command}", **more)
 
 
 @app.command()
