@@ -20,6 +20,9 @@ from attaching import Site
 from netplug import host as hosts
 from netplug.agent.joining import ask_agent
 from netplug.config import parse_network
+from netplug.dns import protocol as dns_protocol
+from netplug.dns.client import NameService
+from netplug.dns.protocol import NAME
 from netplug.engine import Engine
 from netplug.model import Attachment, Network, Result
 from netplug.plugins.overlay import OverlayOptions
@@ -102,6 +105,11 @@ class Node(Site):
         wait_for(lambda: self.peers(network) == wanted, f"peers {wanted} of {self.name}")
         wait_for(lambda: self.whole(network), f"{self.name}'s entries")
 
+    def name_server(self) -> int:
+        """The process id of this host's name server."""
+        path = self.station.socket.parent / NAME
+        return int(dns_protocol.ask(path, {"command": "status"})["pid"])
+
     def wait_entries(self, count: int, network: str = "web") -> None:
         wait_for(lambda: self.status(network)["entries"]["desired"] == count, f"{count} entries")
         wait_for(lambda: self.whole(network), f"{self.name}'s entries")
@@ -120,7 +128,8 @@ class Node(Site):
         state = State(self.folder)
         try:
             with hosts.Host(self.host.fd) as own:
-                yield Engine(state, own, self.lines.append, join=self.join)
+                names = NameService(self.station.socket.parent, self.lines.append)
+                yield Engine(state, own, self.lines.append, names=names, join=self.join)
         finally:
             state.close()
 

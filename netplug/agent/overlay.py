@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from netplug.agent import overlay_requests as requests
 from netplug.agent.overlay_loop import Loop
 from netplug.errors import NetplugError, Unavailable
 from netplug.overlay import membership as memberships
@@ -29,8 +30,9 @@ log = logging.getLogger("netplug.overlay")
 class Overlay:
     """Safe to use from every thread. The loop starts with the first network."""
 
-    def __init__(self, folder: Path, config: Path = DEFAULT_FILE) -> None:
-        self._folder, self._config = folder, config
+    def __init__(self, folder: Path, run: Path, config: Path = DEFAULT_FILE) -> None:
+        """`folder` is the state's, `run` the one of the sockets."""
+        self._folder, self._run, self._config = folder, run, config
         self._lock = threading.Lock()
         self._loop: Loop | None = None
         self._thread: threading.Thread | None = None
@@ -61,7 +63,9 @@ class Overlay:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
-            loop = Loop(self._folder, settings or read_settings(self._config), self._inbox)
+            loop = Loop(
+                self._folder, self._run, settings or read_settings(self._config), self._inbox
+            )
             self._thread = threading.Thread(target=loop.run, name="overlay")
             self._thread.start()
 
@@ -86,14 +90,14 @@ class Overlay:
 
     def join(self, config: dict[str, Any]) -> None:
         """Takes part in the network of this configuration. Raises NetplugError."""
-        self.ask(lambda loop: loop.join(config))
+        self.ask(lambda loop: requests.join(loop, config))
 
     def remote_names(self, network: str) -> list[NameRecord]:
         """Containers of this network on other nodes: what a DNS server may answer with."""
         with self._lock:
             running = self._thread is not None
         found: list[NameRecord] = (
-            self.ask(lambda loop: loop.remote_names(network)) if running else []
+            self.ask(lambda loop: requests.remote_names(loop, network)) if running else []
         )
         return found
 
@@ -102,15 +106,17 @@ class Overlay:
         name = str(request.get("network", ""))
         match request.get("command"):
             case "overlay-status":
-                return dict(self.ask(lambda loop: loop.status(peers=bool(request.get("peers")))))
+                return dict(
+                    self.ask(lambda loop: requests.status(loop, peers=bool(request.get("peers"))))
+                )
             case "overlay-join":
                 self.join(request["config"])
                 return {"joined": request["config"]["name"]}
             case "overlay-adopt":
-                return dict(self.ask(lambda loop: loop.adopt(name)))
+                return dict(self.ask(lambda loop: requests.adopt(loop, name)))
             case "overlay-leave":
                 node = str(request.get("node") or "")
-                return dict(self.ask(lambda loop: loop.leave(name, node)))
+                return dict(self.ask(lambda loop: requests.leave(loop, name, node)))
             case "overlay-names":
                 return {"names": self.remote_names(name)}
         raise Unavailable(f"the agent does not know {request.get('command')!r}")

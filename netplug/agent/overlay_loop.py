@@ -14,24 +14,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from netplug.agent.overlay_listen import Keeper, LinkEvents, Watcher
-from netplug.config import parse_network
-from netplug.errors import Busy, Conflict, NetplugError, NotFound, Unavailable
+from netplug.agent.overlay_names import Entries, RemoteNames, compute_entries
+from netplug.dns.records import compute_names
+from netplug.errors import Busy, Conflict, NetplugError, Unavailable
 from netplug.host import Host
 from netplug.kernel import Kernel, tunnels
-from netplug.kernel.wireguard import demand_wireguard
 from netplug.overlay import claims
 from netplug.overlay import membership as memberships
-from netplug.overlay.keys import Advert, Keys, NameRecord, NetworkRecord, pack, unpack
+from netplug.overlay.keys import Advert, Keys, pack, unpack
 from netplug.overlay.member import Member, fingerprint
-from netplug.overlay.membership import Membership, ranges_of
-from netplug.overlay.plan import compute_mtu
+from netplug.overlay.membership import Membership
 from netplug.overlay.settings import Settings, open_store
 from netplug.overlay.underlay import read_underlay
-from netplug.plugins.overlay import OverlayOptions
-from netplug.resources.wireguard import ensure_private_key
 from netplug.state import State
 from netplug.store import Deleted, Lease, Put, Store
 
@@ -46,8 +42,10 @@ Inbox = queue.SimpleQueue[Callable[["Loop"], None] | None]
 
 
 class Loop:
-    def __init__(self, folder: Path, settings: Settings, inbox: Inbox) -> None:
-        self._folder, self.settings, self.inbox = folder, settings, inbox
+    def __init__(self, folder: Path, run: Path, settings: Settings, inbox: Inbox) -> None:
+        """`folder` is the state's, `run` the one of the name server's socket."""
+        self._run = run
+        self.folder, self.settings, self.inbox = folder, settings, inbox
         self.keys = Keys(settings.store.root)
         self.members: dict[str, Member] = {}
         self.store: Store | None = None
@@ -65,10 +63,11 @@ class Loop:
     # --- the thread
 
     def run(self) -> None:
-        self.state, self.host = State(self._folder), Host()
+        self.state, self.host = State(self.folder), Host()
         self.me = claims.Identity(
             self.settings.node, memberships.instance_of(self.state, self.settings.node)
         )
+        self.remote = RemoteNames(self._run, self.host.id)
         links = LinkEvents(self.host.fd, self._tell_links)
         links.start()
         try:
@@ -113,12 +112,14 @@ class Loop:
         """What is due."""
         now = time.monotonic()
         if self.members and self.reason and now >= self._retry_at:
-            self._connect()
+            self.connect()
         if now >= self._reconcile_at:
             self._reconcile_at = now + RECONCILE_SECONDS
-            self._reconcile()
+            self.reconcile()
         else:
             self._refresh()
+        for name, member in self.members.items():
+            self.remote.tell(name, member.view.version, functools.partial(_entries_of, member))
         if now >= self._remember_at:
             self._remember_at = float("inf")
             for member in self.members.values():
@@ -138,25 +139,27 @@ class Loop:
             if earlier:
                 memberships.forget_earlier(self.state, self.host.boot)
         for one in known:
-            self.members[one.network] = self._new_member(one)
+            self.members[one.network] = self.new_member(one)
 
-    def _new_member(self, membership: Membership) -> Member:
+    def new_member(self, membership: Membership) -> Member:
         hold = self.settings.overlay.hold
-        return Member(self.state, self.host, self.keys, membership, hold=hold)
+        return Member(
+            self.state, self.host, self.keys, membership, hold=hold, names_of=compute_names
+        )
 
     # --- the kernel
 
-    def _kernel(self) -> Kernel:
+    def kernel(self) -> Kernel:
         return self.host.kernel()
 
-    def _reconcile(self) -> None:
-        with self._kernel() as kernel:
+    def reconcile(self) -> None:
+        with self.kernel() as kernel:
             underlay = read_underlay(kernel.host, self.settings) if self.members else None
             for member in self.members.values():
                 assert underlay is not None
                 try:
                     if member.follow(underlay) and not self.reason:
-                        self._advertise(member)
+                        self.advertise(member)
                     for words in member.reconcile(kernel):
                         log.info("%s: %s", member.membership.network, words)
                 except Unavailable:
@@ -167,7 +170,7 @@ class Loop:
 
     def _refresh(self) -> None:
         now = self.clock()
-        with self._kernel() as kernel:
+        with self.kernel() as kernel:
             for member in self.members.values():
                 if not self.reason:
                     member.view.expire(now)
@@ -183,7 +186,7 @@ class Loop:
         ours = {m.membership.tunnel for m in self.members.values()}
         ours |= {m.membership.underlay for m in self.members.values()}
         if index > 0:
-            with self._kernel() as kernel:
+            with self.kernel() as kernel:
                 link = tunnels.link_at(kernel.host, index)
             name = link.name if link else ""
         if name in ours or index < 0:
@@ -203,11 +206,11 @@ class Loop:
         self.reason = why
         self._retry_at = time.monotonic() + RETRY_SECONDS
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """Begins a session. Raises Unavailable."""
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if self.store is None:
-            self.store = open_store(self.settings, self._folder)
+            self.store = open_store(self.settings, self.folder)
         self._end_session()
         store = self.store
         entries, revision = store.list(self.keys.root + "/")
@@ -215,7 +218,7 @@ class Loop:
             self._lease = store.lease(self.settings.overlay.ttl)
         for member in self.members.values():
             self._confirm(member)
-            self._advertise(member)
+            self.advertise(member)
             member.view.load(entries, self.clock())
         self._threads = [
             Watcher(store.watch(self.keys.root + "/", revision), self._tell_events),
@@ -243,7 +246,7 @@ class Loop:
 
     def take_events(self, events: list[Put | Deleted]) -> None:
         if not events:
-            self._connect()
+            self.connect()
             return
         now = self.clock()
         for event in events:
@@ -263,9 +266,9 @@ class Loop:
             self.disconnected(why)
         elif not alive:
             self._lease = None
-            self._connect()
+            self.connect()
         elif self.reason:
-            self._connect()
+            self.connect()
 
     def _confirm(self, member: Member) -> None:
         """Our claim still stands; what is free is taken again, what was taken is lost."""
@@ -281,7 +284,7 @@ class Loop:
             with suppress(NetplugError):
                 self._withdraw(member)
 
-    def _advertise(self, member: Member) -> None:
+    def advertise(self, member: Member) -> None:
         """Says where this node is, under the lease; not for a subnet that is not ours."""
         assert self.store is not None
         if member.membership.lost or self._lease is None:
@@ -313,7 +316,7 @@ class Loop:
     def _defend(self, member: Member, event: Put | Deleted) -> None:
         """Our own advert was removed by somebody, or written by a namesake."""
         if isinstance(event, Deleted) or event.value != pack(member.advert):
-            self._advertise(member)
+            self.advertise(member)
 
     def _publish(self) -> None:
         assert self.store is not None
@@ -323,149 +326,7 @@ class Loop:
                 member.publish(self.store)
                 self._published[name] = mark
 
-    # --- what others ask for
 
-    def join(self, config: dict[str, Any]) -> Membership:
-        """Takes part in the network; at once where it does already. Raises NetplugError."""
-        network, _ = parse_network(config, OverlayOptions)
-        member = self.members.get(network.name)
-        if member is not None and not member.membership.lost:
-            return member.membership
-        if member is not None:
-            raise Conflict(
-                f"this node has lost its part of the network {network.name}",
-                member.membership.lost,
-                f"move its containers, then run: netplug overlay adopt {network.name}",
-            )
-        self._demand_store()
-        assert self.store is not None
-        options: OverlayOptions = network.options
-        if options.encrypt:
-            demand_wireguard(network.name)
-        wanted = NetworkRecord(
-            ranges_of(network),
-            options.node_prefix,
-            options.vni,
-            options.mode,
-            options.tunnel_port,
-            options.encrypt,
-        )
-        with self._kernel() as kernel:
-            underlay = read_underlay(kernel.host, self.settings)
-        record = claims.define(self.store, self.keys, network.name, wanted)
-        held = claims.claim(self.store, self.keys, network.name, record, self.me)
-        membership = Membership(
-            network.name,
-            self.me.node,
-            self.me.instance,
-            record,
-            held.slot,
-            held.epoch,
-            underlay.address,
-            underlay.link,
-            compute_mtu(
-                underlay.mtu, underlay.address, options.mtu, encrypted=bool(options.encrypt)
-            ),
-            config=dict(network.raw),
-            key_file=str(self._folder / f"{network.name}.wireguard") if options.encrypt else "",
-        )
-        self._admit(membership)
-        return membership
-
-    def _admit(self, membership: Membership) -> None:
-        """Remembered, in the kernel, advertised: in this order, so that whoever hears of this
-        node can reach it."""
-        assert self.store is not None
-        if membership.key_file:
-            ensure_private_key(Path(membership.key_file))
-        memberships.write(self.state, self.host.id, membership)
-        member = self._new_member(membership)
-        self.members[membership.network] = member
-        entries, _ = self.store.list(self.keys.root + "/")
-        member.view.load(entries, self.clock())
-        self._reconcile()
-        if member.problem:
-            raise Unavailable(
-                f"network {membership.network} cannot be set up", member.problem, "see the log"
-            )
-        self._advertise(member)
-
-    def _demand_store(self) -> None:
-        if self.reason:
-            self._connect()
-
-    def adopt(self, network: str) -> dict[str, Any]:
-        """After its subnet was lost: this node takes it back where it is free, else another."""
-        member = self._member(network)
-        self._demand_store()
-        assert self.store is not None
-        m = member.membership
-        try:
-            held = claims.claim(self.store, self.keys, network, m.record, self.me, hint=m.slot)
-        except claims.Lost:
-            held = claims.claim(self.store, self.keys, network, m.record, self.me)
-        moved = held.slot != m.slot
-        with self._kernel() as kernel:
-            if moved:
-                member.remove(kernel)
-        member.own(held)
-        memberships.write(self.state, self.host.id, member.membership)
-        self._admit(member.membership)
-        return {"network": network, "moved": moved, "subnets": member.membership.subnets}
-
-    def leave(self, network: str, node: str = "") -> dict[str, Any]:
-        """This node gives its subnet back, or is told that another one is gone for good."""
-        self._demand_store()
-        assert self.store is not None
-        if node and node != self.me.node:
-            slots = claims.release(self.store, self.keys, network, node)
-            if not slots:
-                raise NotFound(f"node {node} has no part in network {network}")
-            return {"network": network, "node": node, "slots": slots}
-        member = self._member(network)
-        m = member.membership
-        used = self.state.connection.execute(
-            "SELECT count(*) FROM records WHERE host=? AND network=?", (self.host.id, network)
-        ).fetchone()[0]
-        if used:
-            raise Conflict(
-                f"network {network} is in use on this node",
-                f"{used} attachments have addresses of its subnet",
-                "disconnect them first (netplug ps)",
-            )
-        del self.members[network]
-        slots = claims.release(self.store, self.keys, network, m.node)
-        claims.forget(self.store, self.keys, network, m.record)
-        with self._kernel() as kernel:
-            for error in member.remove(kernel):
-                log.error("%s", error)
-        return {"network": network, "node": m.node, "slots": slots}
-
-    def _member(self, network: str) -> Member:
-        if network not in self.members:
-            raise NotFound(
-                f"this node takes no part in an overlay network {network!r}",
-                f"it has {', '.join(self.members) or 'none'}",
-            )
-        return self.members[network]
-
-    def remote_names(self, network: str) -> list[NameRecord]:
-        member = self.members.get(network)
-        return member.view.remote_names() if member else []
-
-    def status(self, *, peers: bool) -> dict[str, Any]:
-        from netplug.overlay.report import describe_member
-
-        with self._kernel() as kernel:
-            found = [
-                describe_member(member, kernel, self.clock(), peers=peers)
-                for member in self.members.values()
-            ]
-        where = self.settings.store
-        return {
-            "node": self.me.node,
-            "store": ", ".join(where.endpoints) or where.path or str(self._folder / "cluster.db"),
-            "connected": not self.reason,
-            "reason": self.reason,
-            "networks": found,
-        }
+def _entries_of(member: Member) -> Entries:
+    m = member.membership
+    return compute_entries(m.config, m.record.ranges, member.view.remote_names())

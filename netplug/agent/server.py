@@ -41,8 +41,8 @@ from netplug.agent.protocol import (
     render_refusal,
 )
 from netplug.agent.renewal import Renewal, say
-from netplug.dns.service import Supervisor
 from netplug.codec import encode
+from netplug.dns.service import Supervisor
 from netplug.errors import Conflict, NetplugError, RequestError
 from netplug.locks import locked
 from netplug.overlay.settings import DEFAULT_FILE
@@ -65,7 +65,7 @@ class Agent:
         self.path, self._folder = path, folder
         self._hosts = Hosts()
         self._name_server = Supervisor(path.parent, folder, external=_is_inherited())
-        self.overlay = Overlay(folder, config)
+        self.overlay = Overlay(folder, path.parent, config)
         self._stopping = False
         self.requests = Requests()
         self.sources: list[Source] = [self.requests.read, lambda: read_state(folder)]

@@ -16,6 +16,7 @@ from typing import Any
 from netplug import __version__
 from netplug.dns.loop import WRITE
 from netplug.dns.protocol import DESCRIPTORS, LINE_LIMIT
+from netplug.dns.remote import RemoteNames
 from netplug.dns.server import NameServer
 from netplug.dns.trial import try_query
 from netplug.kernel import namespaces
@@ -31,6 +32,7 @@ class Control:
 
     def __init__(self, server: NameServer, listener: socket.socket) -> None:
         self.server, self._listener = server, listener
+        self._remote = RemoteNames(server.registry)
         self.open: set[_Connection] = set()
         self._began = time.time()
         listener.setblocking(False)
@@ -79,6 +81,9 @@ class Control:
             return {"error": "the name server serves another state file"}
         told, problem = self.server.sync(str(request["host"]), str(request["owner"]), fds)
         return {"told": told, "problem": problem}
+
+    def _do_remote(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        return self._remote.step(request)
 
     def _do_status(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         return {
@@ -142,7 +147,7 @@ class Control:
         return {"stopping": True}
 
 
-COMMANDS = ("sync", "status", "stats", "records", "flush", "query", "stop")
+COMMANDS = ("sync", "remote", "status", "stats", "records", "flush", "query", "stop")
 
 
 @dataclass(eq=False)

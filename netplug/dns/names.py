@@ -100,7 +100,9 @@ class Zone:
         changed = self.drop(member.owner)
         self.members[member.owner] = member
         self.domain, self.ttl, self.internal = member.domain, member.ttl, member.internal
-        self.subnets, self.gateways = member.subnets, member.gateways
+        # A container of another node tells of the whole network, and of no gateway here.
+        self.subnets = tuple(dict.fromkeys((*self.subnets, *member.subnets)))
+        self.gateways = member.gateways or self.gateways
         for base in bases(member):
             self.names.setdefault(base, {})[member.owner] = member
             changed.add(base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -32,8 +33,17 @@ class Member:
     """Belongs to one thread. `held` is what the kernel holds for peers, as far as we know."""
 
     def __init__(
-        self, state: State, host: Host, keys: Keys, membership: Membership, *, hold: float
+        self,
+        state: State,
+        host: Host,
+        keys: Keys,
+        membership: Membership,
+        *,
+        hold: float,
+        names_of: Callable[[Attachment], tuple[str, ...]],
     ) -> None:
+        """`names_of`: the names of a container."""
+        self._names_of = names_of
         self._state, self._host, self._keys = state, host, keys
         self.membership = membership
         self._hold = hold
@@ -167,7 +177,7 @@ class Member:
         m = self.membership
         prefix = self._keys.name(m.network, m.node)
         entries = {entry.key: entry for entry in store.list(prefix)[0]}
-        for record in read_names(self._state, self._host.id, m):
+        for record in read_names(self._state, self._host.id, m, self._names_of):
             key = self._keys.name(m.network, m.node, record.owner)
             entry, value = entries.pop(key, None), pack(record)
             if entry is None:
@@ -185,7 +195,12 @@ def change_peers(peers: PeerSet | WireguardPeers, kernel: Kernel, held: Entries)
         peers.change(kernel, {item for item in held if not isinstance(item, wireguard.Peer)})
 
 
-def read_names(state: State, host: str, membership: Membership) -> list[NameRecord]:
+def read_names(
+    state: State,
+    host: str,
+    membership: Membership,
+    names_of: Callable[[Attachment], tuple[str, ...]],
+) -> list[NameRecord]:
     """Names and addresses of this node's containers on the network."""
     rows = state.connection.execute(
         "SELECT attachment, result FROM records WHERE host=? AND network=? AND phase='ready'",
@@ -196,12 +211,11 @@ def read_names(state: State, host: str, membership: Membership) -> list[NameReco
         attachment = decode(Attachment, json.loads(attachment_text))
         result = decode(Result, json.loads(result_text)) if result_text else Result()
         mac = next((i.mac for i in result.interfaces if i.sandbox), "")
-        names = (attachment.name, attachment.container[:12], *attachment.aliases)
         found.append(
             NameRecord(
                 membership.node,
                 attachment.owner,
-                tuple(dict.fromkeys(name for name in names if name)),
+                names_of(attachment),
                 tuple(ip.address for ip in result.ips),
                 mac,
             )

@@ -60,6 +60,7 @@ class View:
         self.peers: dict[str, Peer] = {a.node: Peer(a, "quiet", 0.0) for a in remembered}
         self.names: dict[str, dict[str, NameRecord]] = {}
         self._items: dict[str, Entries] = {}
+        self.version = 0  # grows with every change of a peer or a name
         self._allowed: dict[str, frozenset[Allowed]] = {}
         self._all_items: Entries | None = None
         self._all_allowed: frozenset[Allowed] | None = None
@@ -149,6 +150,7 @@ class View:
         """What follows for the kernel. Kept for each node: a change must not cost all of them."""
         peer = self.peers.get(node)
         self._all_items = self._all_allowed = None
+        self.version += 1
         if peer is None:
             self._items.pop(node, None)
             self._allowed.pop(node, None)

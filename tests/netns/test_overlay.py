@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import wait_for
 from attaching import dump
+from dns_client import ask, data
 from overlay_world import RANGE4, RANGE6, Container, Node, World, make_overlay
 
 from netplug.errors import Conflict, Unavailable, UnsupportedError
@@ -153,6 +156,39 @@ def test_names_are_visible_elsewhere_within_a_second(world: World) -> None:
     assert [a.partition("/")[0] for a in record["addresses"]] == b.addresses
     two.delete(b.attachment)
     wait_for(lambda: not one.ask("names", network="web")["names"], "its removal")
+
+
+def test_containers_resolve_each_other_across_nodes(world: World) -> None:
+    """By name, alias and address; also after the name server was started anew."""
+    network = make_overlay("web", RANGE4, RANGE6, names=True)
+    one, two = world.node(), world.node()
+    try:
+        a = one.run(network, "front")
+        [server, *_] = a.result.dns.nameservers
+        b = two.run(network, "database", aliases=("db",))
+        added = time.monotonic()
+        wait_for(lambda: data(ask(a.place, server, "db")) == b.addresses[:1], "the alias")
+        assert time.monotonic() - added < 1
+        assert data(ask(a.place, server, "database.web.internal", "AAAA")) == b.addresses[1:]
+        reverse = ip_address(b.addresses[0]).reverse_pointer
+        assert data(ask(a.place, server, reverse, "PTR")) == ["db.web.internal."]
+        other = b.result.dns.nameservers[0]
+        wait_for(lambda: resolves(b, other, "front") == a.addresses[:1], "the other way")
+        os.kill(one.name_server(), signal.SIGKILL)
+        wait_for(lambda: resolves(a, server, "db") == b.addresses[:1], "the new name server")
+        two.delete(b.attachment)
+        wait_for(lambda: not resolves(a, server, "db"), "the removal of the name")
+        one.delete(a.attachment)
+    finally:
+        for node in (one, two):
+            node.station.stop()  # and its name server
+
+
+def resolves(container: Container, server: str, name: str) -> list[str]:
+    try:
+        return data(ask(container.place, server, name))
+    except OSError:
+        return []
 
 
 def test_a_node_that_leaves_is_forgotten(world: World) -> None:
