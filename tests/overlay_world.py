@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agents import Station, wait_for
 from attaching import Site
@@ -209,3 +209,18 @@ class World:
 
     def logs(self) -> str:
         return "\n".join(f"--- {n.name}\n{n.log.read_text()[-3000:]}" for n in self.nodes)
+
+
+W = TypeVar("W", bound=World)
+
+
+@contextmanager
+def running(world: W) -> Iterator[W]:
+    """Ends it; shows what its agents have logged where a test failed."""
+    try:
+        yield world
+    except BaseException:
+        print(world.logs())
+        raise
+    finally:
+        world.close()

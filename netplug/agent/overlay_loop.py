@@ -18,7 +18,7 @@ from pathlib import Path
 from netplug.agent.overlay_listen import Keeper, LinkEvents, Watcher
 from netplug.agent.overlay_names import Entries, RemoteNames, compute_entries
 from netplug.dns.records import compute_names
-from netplug.errors import Busy, Conflict, NetplugError, Unavailable
+from netplug.errors import Busy, Conflict, NetplugError
 from netplug.host import Host
 from netplug.kernel import Kernel, tunnels
 from netplug.overlay import claims
@@ -29,7 +29,7 @@ from netplug.overlay.membership import Membership
 from netplug.overlay.settings import Settings, open_store
 from netplug.overlay.underlay import read_underlay
 from netplug.state import State
-from netplug.store import Deleted, Lease, Put, Store
+from netplug.store import Deleted, Lease, Put, Store, Unreachable
 
 TICK_SECONDS = 0.2  # how soon a new container's names are told
 RECONCILE_SECONDS = 30.0
@@ -101,7 +101,7 @@ class Loop:
         """One thing that fails must not end the others."""
         try:
             work()
-        except Unavailable as error:
+        except Unreachable as error:
             self.disconnected(str(error))
         except NetplugError as error:
             log.error("%s", error)
@@ -162,7 +162,7 @@ class Loop:
                         self.advertise(member)
                     for words in member.reconcile(kernel):
                         log.info("%s: %s", member.membership.network, words)
-                except Unavailable:
+                except Unreachable:
                     raise
                 except NetplugError as error:
                     member.problem = str(error)
@@ -207,7 +207,7 @@ class Loop:
         self._retry_at = time.monotonic() + RETRY_SECONDS
 
     def connect(self) -> None:
-        """Begins a session. Raises Unavailable."""
+        """Begins a session. Raises Unreachable."""
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if self.store is None:
             self.store = open_store(self.settings, self.folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netplug.config import parse_network
-from netplug.errors import Conflict, NotFound, Unavailable
+from netplug.errors import Conflict, NetplugError, NotFound, Unavailable
 from netplug.kernel.wireguard import demand_wireguard
 from netplug.overlay import claims
 from netplug.overlay import membership as memberships
@@ -83,12 +83,30 @@ def _admit(loop: Loop, membership: Membership) -> None:
     loop.members[membership.network] = member
     entries, _ = loop.store.list(loop.keys.root + "/")
     member.view.load(entries, loop.clock())
-    loop.reconcile()
-    if member.problem:
-        raise Unavailable(
-            f"network {membership.network} cannot be set up", member.problem, "see the log"
-        )
-    loop.advertise(member)
+    try:
+        loop.reconcile()
+        if member.problem:
+            raise Unavailable(
+                f"network {membership.network} cannot be set up", member.problem, "see the log"
+            )
+        loop.advertise(member)
+    except NetplugError:
+        _give_up(loop, member)
+        raise
+
+
+def _give_up(loop: Loop, member: Member) -> list[int]:
+    """Nothing of the network stays: not here, and not in the store. The slots that it had."""
+    assert loop.store is not None
+    m = member.membership
+    loop.members.pop(m.network, None)
+    loop.remote.forget(m.network)
+    with loop.kernel() as kernel:
+        for error in member.remove(kernel):
+            log.error("%s", error)
+    slots = claims.release(loop.store, loop.keys, m.network, m.node)
+    claims.forget(loop.store, loop.keys, m.network, m.record)
+    return slots
 
 
 def _demand_store(loop: Loop) -> None:
@@ -136,14 +154,7 @@ def leave(loop: Loop, network: str, node: str = "") -> dict[str, Any]:
             f"{used} attachments have addresses of its subnet",
             "disconnect them first (netplug ps)",
         )
-    del loop.members[network]
-    loop.remote.forget(network)
-    slots = claims.release(loop.store, loop.keys, network, m.node)
-    claims.forget(loop.store, loop.keys, network, m.record)
-    with loop.kernel() as kernel:
-        for error in member.remove(kernel):
-            log.error("%s", error)
-    return {"network": network, "node": m.node, "slots": slots}
+    return {"network": network, "node": m.node, "slots": _give_up(loop, member)}
 
 
 def _member(loop: Loop, network: str) -> Member:

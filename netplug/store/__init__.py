@@ -4,7 +4,7 @@ Seven methods, four shapes of transaction (create, replace if unchanged, delete 
 unchanged, list), so that one schema fits etcd (several nodes), SQLite (one machine)
 and memory (tests). `tests/unit/test_store.py` says what each of them must do.
 
-Every method raises `Unavailable` where the store does not answer: nothing is known
+Every method raises `Unreachable` where the store does not answer: nothing is known
 then, and whoever asked changes nothing.
 """
 
@@ -100,8 +100,12 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-def unreachable(what: str, why: str) -> Unavailable:
-    return Unavailable(
+class Unreachable(Unavailable):
+    """The store did not answer."""
+
+
+def unreachable(what: str, why: str) -> Unreachable:
+    return Unreachable(
         f"the cluster store does not answer ({what})",
         why,
         "networks go on as they are; see: netplug overlay status",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agents import wait_for
 from etcd_cluster import Cluster
-from overlay_world import Container, Node, World, make_overlay
+from overlay_world import Container, Node, World, make_overlay, running
 
 from netplug.errors import Exhausted, Impaired
 from netplug.model import Network
@@ -52,14 +52,8 @@ class EtcdWorld(World):
 
 @pytest.fixture
 def world(make_host: Callable[[str], Host], tmp_path: Path) -> Iterator[EtcdWorld]:
-    made = EtcdWorld(make_host, tmp_path)
-    try:
+    with running(EtcdWorld(make_host, tmp_path)) as made:
         yield made
-    except BaseException:
-        print(made.logs())
-        raise
-    finally:
-        made.close()
 
 
 @pytest.fixture
