@@ -20,7 +20,9 @@ error code (CNI spec 1.1.0, "Error") and one exit status of the command line.
     |- DelegateError                106   1   a foreign plugin failed (its own code is kept)
     |- Busy                          11   7   another process works on this; try again
     |- Unavailable                   50   8   ADD cannot be served now (STATUS)
+    |  `- Unreachable                 50   8   the cluster store does not answer
     `- Impaired                      51   8   and running containers suffer too (STATUS)
+       `- Lost                        51   8   this node's subnet is another node's now
 
 CNI reserves codes below 100; 100 and above are a plugin's own.
 """
@@ -158,9 +160,17 @@ class Unavailable(NetplugError):
     exit_status = 8
 
 
+class Unreachable(Unavailable):
+    pass
+
+
 class Impaired(NetplugError):
     code = 51
     exit_status = 8
+
+
+class Lost(Impaired):
+    pass
 
 
 def collect(what: str, errors: list[NetplugError]) -> None:

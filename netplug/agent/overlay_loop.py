@@ -18,7 +18,7 @@ from pathlib import Path
 from netplug.agent.overlay_listen import Keeper, LinkEvents, Watcher
 from netplug.agent.overlay_names import Entries, RemoteNames, compute_entries
 from netplug.dns.records import compute_names
-from netplug.errors import Busy, Conflict, NetplugError
+from netplug.errors import Busy, Conflict, Lost, NetplugError, Unreachable
 from netplug.host import Host
 from netplug.kernel import Kernel, tunnels
 from netplug.overlay import claims
@@ -29,7 +29,7 @@ from netplug.overlay.membership import Membership
 from netplug.overlay.settings import Settings, open_store
 from netplug.overlay.underlay import read_underlay
 from netplug.state import State
-from netplug.store import Deleted, Lease, Put, Store, Unreachable
+from netplug.store import Deleted, Lease, Put, Store
 
 TICK_SECONDS = 0.2  # how soon a new container's names are told
 RECONCILE_SECONDS = 30.0
@@ -278,7 +278,7 @@ class Loop:
             member.own(
                 claims.claim(self.store, self.keys, m.network, m.record, self.me, hint=m.slot)
             )
-        except (claims.Lost, Conflict) as error:
+        except (Lost, Conflict) as error:
             log.error("%s", error)
             member.lose(str(error))
             with suppress(NetplugError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netplug.config import parse_network
-from netplug.errors import Conflict, NetplugError, NotFound, Unavailable
+from netplug.errors import Conflict, Lost, NetplugError, NotFound, Unavailable
 from netplug.kernel.wireguard import demand_wireguard
 from netplug.overlay import claims
 from netplug.overlay import membership as memberships
@@ -122,7 +122,7 @@ def adopt(loop: Loop, network: str) -> dict[str, Any]:
     m = member.membership
     try:
         held = claims.claim(loop.store, loop.keys, network, m.record, loop.me, hint=m.slot)
-    except claims.Lost:
+    except Lost:
         held = claims.claim(loop.store, loop.keys, network, m.record, loop.me)
     moved = held.slot != m.slot
     with loop.kernel() as kernel:

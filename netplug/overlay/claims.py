@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from netplug.errors import Conflict, Exhausted, Impaired
+from netplug.errors import Conflict, Exhausted, Lost
 from netplug.overlay.keys import (
     Advert,
     Claim,
@@ -38,10 +38,6 @@ class Held:
 
     slot: int
     epoch: int
-
-
-class Lost(Impaired):
-    """The subnet that this node uses belongs to another one now."""
 
 
 def define(store: Store, keys: Keys, network: str, wanted: NetworkRecord) -> NetworkRecord:

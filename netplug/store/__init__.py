@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from netplug.errors import Unavailable
+from netplug.errors import Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,6 @@ class Store(Protocol):
         """Changes of keys with the prefix whose revision is greater than `after`."""
 
     def close(self) -> None: ...
-
-
-class Unreachable(Unavailable):
-    """The store did not answer."""
 
 
 def unreachable(what: str, why: str) -> Unreachable:

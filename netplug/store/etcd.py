@@ -149,7 +149,7 @@ class EtcdStore:
         return entry.revision if entry is not None and entry.value == value else None
 
     def _call(self, what: str, ask: Callable[..., T]) -> T:
-        """The first answer of a member, the last good one first. Raises Unavailable."""
+        """The first answer of a member, the last good one first. Raises Unreachable."""
         reasons = []
         count = len(self._members)
         for turn in range(count + 1):  # the first one again: a leader may be there by now

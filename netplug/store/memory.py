@@ -13,7 +13,7 @@ from netplug.store import Deleted, Entry, Event, Lease, Put, Resync, unreachable
 class MemoryStore:
     """Shared by threads of one process. `clock` counts seconds and never goes back.
 
-    `cut` makes every method raise Unavailable, as a store does whose network is gone.
+    `cut` makes every method raise Unreachable, as a store does whose network is gone.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
