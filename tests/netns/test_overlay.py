@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from agents import ask as call_agent
 from agents import wait_for
 from attaching import dump
 from dns_client import ask, data
@@ -332,3 +334,36 @@ def test_encrypted_nodes_reach_each_other(world: World) -> None:
     one.wait_peers(n2="present")
     two.wait_peers(n1="present")
     assert a.reaches(b) and b.reaches(a)
+
+
+def test_an_engines_calls_through_the_agent(world: World) -> None:
+    """The first ADD joins; STATUS, CHECK and DEL are served as on any network."""
+    network = make_overlay()
+    one, two = world.node(), world.node()
+    b = two.run(network, "b")
+    place = one.host.container("pod")
+    environ = {
+        "CNI_CONTAINERID": "pod",
+        "CNI_NETNS": place.path,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": "/nowhere",
+    }
+
+    def call(verb: str, **more: object) -> Any:
+        config = json.dumps({**network.raw, "cniVersion": "1.1.0", **more}).encode()
+        variables = {**environ, "CNI_COMMAND": verb}
+        status, said = call_agent(one.station.socket, one.host, variables, config)
+        assert status == 0, said
+        return json.loads(said) if said else None
+
+    result = call("ADD")
+    address = result["ips"][0]["address"].partition("/")[0]
+    assert ip_address(address) in ip_network(one.status()["subnets"][0])
+    one.wait_peers(n2="present")
+    two.wait_peers(n1="present")
+    wait_for(lambda: b.pings(address), "the answer")
+    call("STATUS")
+    call("CHECK", prevResult=result)
+    call("DEL")
+    call("DEL")
+    assert not b.pings(address, seconds=1)
