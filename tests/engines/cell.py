@@ -138,6 +138,11 @@ class Cell:
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children")
         return int(children.read_text().split()[0])
 
+    @property
+    def first_process(self) -> int:
+        """Its number out here; it holds the cell's namespaces."""
+        return self._first
+
     def __enter__(self) -> Cell:
         return self
 

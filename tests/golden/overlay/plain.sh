@@ -1,0 +1,33 @@
+ip link add br0 address d6:5d:bb:39:6d:9b mtu 1450 type bridge
+ip link set br0 alias netplug/bridge/br0 up
+sysctl -qw net/ipv6/conf/br0/accept_ra=0 net/ipv6/conf/br0/accept_dad=0
+ip link add veth1849efa7211 address 56:c4:6a:4f:02:d4 mtu 1450 master br0 type veth peer name eth0 address 0e:47:a9:5a:ca:4e mtu 1450 netns web
+ip link set veth1849efa7211 alias netplug/web/web/eth0 up
+bridge link set dev veth1849efa7211 hairpin on isolated off
+sysctl -qw net/ipv4/ip_forward=1
+sysctl -qw net/ipv6/conf/all/forwarding=1
+ip address add 10.200.7.1/24 broadcast + dev br0
+ip address add fd00:200:0:7::1/64 nodad dev br0
+# the frame: tests/golden/nft
+nft 'add element ip netplug bridges { "br0", "vx-web" }'
+nft 'add element ip netplug same { "br0" . "br0", "br0" . "vx-web", "vx-web" . "br0" }'
+nft 'add element ip netplug unrouted { "br0" }'
+# only where such a chain drops by policy (Docker, ufw, firewalld):
+# nft 'insert rule ip filter FORWARD oifname "br0" accept comment "netplug: br0 (IPv4)"'
+# nft 'insert rule ip filter FORWARD iifname "br0" accept comment "netplug: br0 (IPv4)"'
+# the frame: tests/golden/nft
+nft 'add element ip6 netplug bridges { "br0", "vx-web" }'
+nft 'add element ip6 netplug same { "br0" . "br0", "br0" . "vx-web", "vx-web" . "br0" }'
+nft 'add element ip6 netplug unrouted { "br0" }'
+# only where such a chain drops by policy (Docker, ufw, firewalld):
+# nft 'insert rule ip6 filter FORWARD oifname "br0" accept comment "netplug: br0 (IPv6)"'
+# nft 'insert rule ip6 filter FORWARD iifname "br0" accept comment "netplug: br0 (IPv6)"'
+nft 'add element ip netplug local { 10.200.7.0/24 . 10.200.0.0/16 comment "netplug: br0", 10.200.7.0/24 . 224.0.0.0/4 comment "netplug: br0" }'
+nft 'add element ip6 netplug local { fd00:200:0:7::/64 . fd00:200::/48 comment "netplug: br0", fd00:200:0:7::/64 . ff00::/8 comment "netplug: br0" }'
+ip netns exec web sysctl -qw net/ipv4/conf/eth0/arp_notify=1 net/ipv6/conf/lo/disable_ipv6=0 net/ipv6/conf/eth0/disable_ipv6=0 net/ipv6/conf/eth0/accept_dad=0 net/ipv6/conf/eth0/enhanced_dad=0 net/ipv6/conf/eth0/keep_addr_on_down=1 net/ipv6/conf/eth0/ndisc_notify=1
+ip -n web link set lo up
+ip -n web link set eth0 up
+ip -n web address add 10.200.7.2/24 broadcast + dev eth0
+ip -n web address add fd00:200:0:7::2/64 nodad dev eth0
+ip -n web route append 0.0.0.0/0 via 10.200.7.1 dev eth0 proto 110
+ip -n web -6 route append ::/0 via fd00:200:0:7::1 dev eth0 proto 110
