@@ -7,6 +7,7 @@ missing, `--dry-run` prints it.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -23,18 +24,20 @@ from netplug.resources.addresses import Addresses, Routes, Sysctl
 from netplug.resources.links import Bridge, Veth
 from netplug.resources.rules import Rules
 from netplug.resources.shaping import Shaping
-from netplug.resources.tunnelguard import TunnelGuard
-from netplug.resources.tunnels import PeerSet, Vxlan
 from netplug.resources.upper import Moved, Upper
-from netplug.resources.wireguard import Wireguard, WireguardPeers
 
 SCHEMA = 1
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (
-        *(Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping),
-        *(Vxlan, TunnelGuard, PeerSet, Wireguard, WireguardPeers),
-    )
+    for kind in (Bridge, Veth, Upper, Moved, Addresses, Routes, Sysctl, Rules, Shaping)
+}
+# What a node has and no container: imported when a stored plan names it.
+LATE = {
+    "Vxlan": "tunnels",
+    "PeerSet": "tunnels",
+    "TunnelGuard": "tunnelguard",
+    "Wireguard": "wireguard",
+    "WireguardPeers": "wireguard",
 }
 INTENTS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -246,8 +249,16 @@ def _encode(step: Resource) -> dict[str, Any]:
     return data
 
 
+def _kind_of(name: str) -> type[Any] | None:
+    if name in LATE:
+        module = importlib.import_module(f"netplug.resources.{LATE[name]}")
+        kind: type[Any] = getattr(module, name)
+        return kind
+    return KINDS.get(name)
+
+
 def _decode(item: dict[str, Any]) -> Resource | None:
-    kind = KINDS.get(item.get("type", ""))
+    kind = _kind_of(item.get("type", ""))
     if kind is None:
         return None
     if kind is Rules:

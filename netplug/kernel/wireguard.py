@@ -4,9 +4,8 @@ not what a kernel answers."""
 
 from __future__ import annotations
 
-import base64
+import binascii
 import os
-import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -62,10 +61,10 @@ def demand_wireguard(network: str) -> None:
 
 def new_private_key() -> str:
     """Random, clamped as RFC 7748, 5, says, in Base64. The public one the kernel derives."""
-    raw = bytearray(secrets.token_bytes(32))
+    raw = bytearray(os.urandom(32))
     raw[0] &= 248
     raw[31] = raw[31] & 127 | 64
-    return base64.b64encode(raw).decode()
+    return binascii.b2a_base64(raw, newline=False).decode()
 
 
 def configure(fd: int, name: str, *, private_key: str, port: int) -> None:
