@@ -9,7 +9,7 @@ README.md beside this file describes the keys. Tests, the demo and labs use the 
 
 from netplug.fixtures.containerlab import Imported, export_containerlab, import_containerlab
 from netplug.fixtures.load import load, names, parse_topology
-from netplug.fixtures.running import Place, Running, build
+from netplug.fixtures.running import Place, Running, build, rebuild
 from netplug.fixtures.topology import End, Link, Node, StaticRoute, Switch, Topology
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "load",
     "names",
     "parse_topology",
+    "rebuild",
 ]

@@ -21,10 +21,16 @@ from netplug.fixtures.topology import WIRE, Topology
 from netplug.kernel import batch
 from netplug.kernel.batch import LO_INDEX, Request
 from netplug.kernel.bind import FOLDER, bind_namespace, unbind_namespace
-from netplug.kernel.namespaces import in_namespace, netlink_socket, new_namespace
+from netplug.kernel.namespaces import (
+    in_namespace,
+    netlink_socket,
+    new_namespace,
+    open_namespace,
+)
 from netplug.kernel.sysctl import ensure_sysctls
 
 T = TypeVar("T")
+Report = Callable[[int, int], None]
 SETTLE_TIME = 5.0  # seconds in which a raised link must be operational; milliseconds are usual
 SETTLE_STEP = 0.002
 
@@ -45,19 +51,36 @@ class Place:
 class Running:
     """Namespaces of a topology by name in `nodes`, its switches in `wire`. Close it."""
 
-    def __init__(self, topology: Topology, *, names: str | None = None) -> None:
-        """Makes the namespaces, empty as yet: `build` is the way in."""
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        names: str | None = None,
+        adopt: bool = False,
+        report: Report = lambda done, total: None,
+    ) -> None:
+        """Makes the namespaces, empty as yet: `build` is the way in.
+
+        `adopt` takes those that have their names already.
+        """
         self.topology = topology
+        self._report = report
+        self._done = 0
         self.nodes: dict[str, Place] = {}
         self._undo = ExitStack()
         self._plan = Blueprint()
         with self._undo as undo:  # so that a failure closes what was made
-            self.wire = self._new_place(WIRE, names)
+            self.wire = self._new_place(WIRE, names, adopt=adopt)
             for node in topology.nodes:
-                self.nodes[node.name] = self._new_place(node.name, names)
+                self.nodes[node.name] = self._new_place(node.name, names, adopt=adopt)
+                self._advance()
             self._undo = undo.pop_all()
 
-    def _new_place(self, name: str, names: str | None) -> Place:
+    def _new_place(self, name: str, names: str | None, *, adopt: bool) -> Place:
+        path = FOLDER / f"{names}{name}"
+        if adopt and names is not None and (held := open_namespace(str(path))) is not None:
+            self._undo.callback(os.close, held)
+            return Place(name, held, path)
         try:
             fd = new_namespace()
         except OSError as error:
@@ -65,10 +88,14 @@ class Running:
         self._undo.callback(os.close, fd)
         if names is None:
             return Place(name, fd, Path(f"/proc/{os.getpid()}/fd/{fd}"))
-        path = FOLDER / f"{names}{name}"
         bind_namespace(fd, path)
         self._undo.callback(unbind_namespace, path)
         return Place(name, fd, path)
+
+    def _advance(self) -> None:
+        """One step of the work: each node is made, gets its cables, then its addresses."""
+        self._done += 1
+        self._report(self._done, 2 * len(self.topology.nodes) + len(self._plan.cables))
 
     def _place(self, name: str) -> Place:
         return self.wire if name == WIRE else self.nodes[name]
@@ -110,6 +137,7 @@ class Running:
         for phase in (self._plan.cables, self._plan.settings):
             for place, requests in phase.items():
                 self._send(place, requests)
+                self._advance()
         for node in self.topology.nodes:
             if node.nat is not None:
                 ensure_masquerade(self.nodes[node.name].fd, node.nat, router=node.name)
@@ -125,6 +153,10 @@ class Running:
                         what = f"links in {name} do not become operational"
                         raise KernelRefused(what, f"{SETTLE_TIME} s passed")
                     time.sleep(SETTLE_STEP)
+
+    def release(self) -> None:
+        """Closes nothing: named namespaces live on, descriptors as long as this process."""
+        self._undo.pop_all()
 
     def close(self) -> None:
         """Gives up all namespaces; the kernel takes them apart in the background."""
@@ -142,21 +174,42 @@ class Running:
         self.close()
 
 
-def build(topology: Topology, *, names: str | None = None) -> Running:
+def build(
+    topology: Topology,
+    *,
+    names: str | None = None,
+    report: Report = lambda done, total: None,
+) -> Running:
     """The topology in the kernel, every link up and operational.
 
     Namespaces are nameless and die with us, or, given `names` (a prefix, "" for none),
-    bound as /run/netns/PREFIXNAME. Nothing is left after an error. Raises KernelRefused,
+    bound as /run/netns/PREFIXNAME. `report` hears of each step of the work: how many are
+    done, of how many. Nothing is left after an error. Raises KernelRefused,
     UnsupportedError where a key needs what this kernel lacks, Conflict for a taken name.
     """
     _check_features(topology)
-    running = Running(topology, names=names)
+    running = Running(topology, names=names, report=report)
     try:
         running._apply()
     except BaseException:
         running.close()
         raise
     return running
+
+
+def rebuild(topology: Topology, *, names: str) -> None:
+    """Builds into the namespaces /run/netns/NAMES..., which are empty; makes what is missing.
+
+    They stay when we end. Raises what `build` raises.
+    """
+    _check_features(topology)
+    running = Running(topology, names=names, adopt=True)
+    try:
+        running._apply()
+    except BaseException:
+        running.close()
+        raise
+    running.release()
 
 
 def _check_features(topology: Topology) -> None:

@@ -116,6 +116,11 @@ def _in_thread(enter: Callable[[], None], work: Callable[[], T]) -> T:
     return results[0]
 
 
+def enter_namespace(fd: int) -> None:
+    """Puts the calling thread into the network namespace, for good: before an exec."""
+    _setns(fd)
+
+
 def own_namespace() -> int:
     """A descriptor of the calling thread's network namespace."""
     return os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)

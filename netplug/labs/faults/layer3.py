@@ -1,0 +1,3 @@
+from netplug.labs.faults.base import FaultKind
+
+LAYER3: tuple[FaultKind, ...] = ()

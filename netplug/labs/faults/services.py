@@ -1,0 +1,3 @@
+from netplug.labs.faults.base import FaultKind
+
+SERVICES: tuple[FaultKind, ...] = ()
