@@ -61,10 +61,10 @@ def start_sandbox(
         _found(_Sender(write), wait, prepare)
     os.close(write)
     os.close(wait)
-    pid = 0
+    pid, ready = 0, False
     try:
         with os.fdopen(read, "rb") as stream:
-            while True:
+            while not (pid and ready):  # the founder and the holder speak in any order
                 kind, value = pickle.load(stream)
                 if kind == "pid":
                     pid = value
@@ -72,10 +72,11 @@ def start_sandbox(
                     on_message(value)
                 elif kind == "error":
                     raise value
-                elif kind == "ready":
-                    record(pid)
-                    os.write(allow, b"!")
-                    return pid
+                else:
+                    ready = True
+            record(pid)
+            os.write(allow, b"!")
+            return pid
     except EOFError:
         raise KernelRefused("the lab ended while it was set up", "its first process died") from None
     except BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from netplug.labs.checks import Verdict
 from netplug.labs.format import Lab
 from netplug.labs.hints import Hint, render_verdict
 from netplug.labs.judging import StepResult
@@ -68,10 +69,18 @@ def render_results(
                 mark = _paint("ok" if verdict.ok else "no", GREEN if verdict.ok else RED, color)
                 if verdict.ok:
                     lines.append(f"    {mark}  {verdict.expected}")
+                    lines += _details(verdict)
                 else:
                     first, *others = render_verdict(verdict)
                     lines += [f"    {mark}  {first}", *(f"        {line}" for line in others)]
+        elif result.status == "done":
+            lines += [line for verdict in result.verdicts for line in _details(verdict)]
     return "\n".join([*lines, "", *_render_next(lab, results, color)])
+
+
+def _details(verdict: Verdict) -> list[str]:
+    """What was found where that is a table worth reading, also when all is well."""
+    return [f"        {line}" for line in verdict.found.splitlines()[1:]]
 
 
 def _render_next(lab: Lab, results: Sequence[StepResult], color: bool) -> list[str]:

@@ -42,6 +42,12 @@ true
 """
 
 
+OWN = {
+    *("/run/netns", "/run/netplug", "/run/user"),
+    *("/run/netplug/lab", "/run/netplug/layers"),
+}
+
+
 def reset_session(session: Session, lab: Lab, step: str) -> None:
     """The state after `step`, "" for that of the start. Raises NotFound, KernelRefused."""
     if step:
@@ -78,14 +84,14 @@ def _wipe(lab: Lab) -> None:
             world.run(name, f"set +e; {WIPE}")
             if name != HOST and name not in kept:
                 unbind_namespace(NAMES / name)
-    for folder in (*PRIVATE, "/run/user", "/run/netplug"):
+    for folder in (*PRIVATE, "/run/user", "/run/netplug", "/run"):
         _empty(Path(folder))
 
 
 def _empty(folder: Path) -> None:
-    """What the student wrote; the lab's own two folders below /run/netplug stay."""
+    """What the student wrote; what the lab made for itself stays, and the machine's folders."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if str(path) in ("/run/netplug/lab", "/run/netplug/layers"):
+        if str(path) in OWN or (path.is_dir() and path.is_mount()):
             continue
         if str(folder) == "/run/user":
             _empty(path)

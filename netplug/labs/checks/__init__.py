@@ -4,6 +4,7 @@ from netplug.labs.checks.addresses import AddrCheck, RouteCheck, RuleCheck, Sysc
 from netplug.labs.checks.asking import AskCheck
 from netplug.labs.checks.base import Check, Verdict
 from netplug.labs.checks.escape import PythonCheck
+from netplug.labs.checks.files import FileCheck
 from netplug.labs.checks.links import FdbCheck, LinkCheck, NeighCheck, PortCheck
 from netplug.labs.checks.names import DnsCheck
 from netplug.labs.checks.plans import PlanCheck
@@ -37,6 +38,7 @@ CHECKS: dict[str, type[Check]] = {
         SeenCheck,
         CounterCheck,
         PlanCheck,
+        FileCheck,
         AskCheck,
         PythonCheck,
     )

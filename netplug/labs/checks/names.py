@@ -42,7 +42,7 @@ class DnsCheck(Check):
         if server is None:
             path = CONFIGURATION.format(node=self.source)
             return self.answer(False, f"no nameserver in {path}", "programs ask nobody")
-        wanted = sorted(world.address(answer) for answer in self.answers)
+        wanted = sorted(a if self.kind == "PTR" else world.address(a) for a in self.answers)
         dots = 0 if self.name.endswith(".") else self.name.count(".")
         names = [self.name] if dots else [*(f"{self.name}.{s}" for s in search), self.name]
         words = f"{server} does not answer"

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from typing import ClassVar
 
-from netplug.errors import NotFound
 from netplug.labs.checks.base import Check, Verdict
+from netplug.labs.compare import compare_with_plan, render_rows
+from netplug.labs.planning import preview_connect, read_differences
 from netplug.labs.world import World
 
 
 class PlanCheck(Check):
-    """Every step of the plan for `target` on `network`, made in `node`, is in the kernel.
+    """`target` is connected to `network` by netplug, and the kernel holds all of that plan.
 
-    `target` and `network` name what `netplug connect TARGET NETWORK` would take. With `made`
-    false, the plan's links are not there: somebody else's may be.
+    With `compare` it is not: the plan is set beside what was built by hand around `target`,
+    and every step must have its counterpart there.
     """
 
     word: ClassVar[str] = "plan"
     node: str
     target: str
     network: str
-    ifname: str | None = None
-    made: bool = True
+    ifname: str = "eth0"
+    compare: bool = False
 
     def expected(self) -> str:
-        return f"what netplug connect {self.target} {self.network} makes, in {self.node}"
+        if self.compare:
+            plan = f"the plan of: netplug connect {self.target} {self.network}"
+            return f"{plan}, each step of it beside yours"
+        return f"{self.target} on {self.network}, as netplug planned it, in {self.node}"
 
     def judge(self, world: World) -> Verdict:
-        ifname = f" --ifname {self.ifname}" if self.ifname else ""
-        command = f"netplug connect {self.target} {self.network}{ifname} --dry-run --json"
-        if self.made:
-            command = f"netplug check {self.network}"
-        done = world.run(self.node, command)
-        if self.made:
-            text = (done.stdout + done.stderr).strip()
-            if done.returncode == 0 and self.target not in text:
-                listed = world.run(self.node, f"netplug ps {self.network} --json").stdout
-                names = [item["attachment"]["name"] for item in json.loads(listed or "[]")]
-                if self.target not in names:
-                    found = f"{self.target} is not connected to {self.network}"
-                    return self.answer(False, found, f"netplug connect {self.target} ...")
-            return self.answer(
-                not done.returncode, text or "the kernel agrees", "see netplug check"
+        if self.compare:
+            preview = world.inside(
+                self.node, lambda: preview_connect(self.target, self.network, self.ifname)
             )
-        if done.returncode:
-            raise NotFound(f"there is no plan for {self.target}", done.stderr.strip())
-        steps = json.loads(done.stdout)
-        missing = [step["what"] for step in steps if not step["present"]]
-        found = f"{len(steps) - len(missing)} of {len(steps)} steps are there already"
-        return self.answer(bool(missing), found)
+            rows = compare_with_plan(world, self.node, self.target, preview.plan)
+            ok = all(row.found for row in rows)
+            return self.answer(ok, "\n" + render_rows(rows), "you built nothing for some step")
+        differences = world.inside(self.node, lambda: read_differences(self.target, self.network))
+        if differences is None:
+            found = f"{self.target} is not connected to {self.network}"
+            return self.answer(False, found, "see: netplug ps")
+        meaning = "netplug check says the same, netplug repair mends it"
+        return self.answer(not differences, "; ".join(differences) or "all is there", meaning)
