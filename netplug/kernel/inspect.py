@@ -44,6 +44,7 @@ class LinkState:
     isolated: bool = False
     stp: bool = False
     mode: str = ""  # of a macvlan
+    limited: bool = False  # by a token bucket
     vni: int | None = None
     local: str = ""
     remote: str = ""
@@ -135,6 +136,7 @@ def _link(message: Any, names: dict[int, str]) -> LinkState:
         hairpin=bool(of_port("IFLA_BRPORT_MODE")),
         isolated=bool(of_port("IFLA_BRPORT_ISOLATED")),
         stp=bool(detail("IFLA_BR_STP_STATE")),
+        limited=message.get("IFLA_QDISC") == "tbf",
         mode=MACVLAN_MODES.get(_number(detail("IFLA_MACVLAN_MODE")), ""),
         vni=detail("IFLA_VXLAN_ID"),
         local=detail("IFLA_VXLAN_LOCAL") or "",

@@ -127,5 +127,7 @@ def missing_features(wanted: Iterable[str]) -> dict[str, str]:
 
 def demand_features(lab: Lab) -> None:
     """Raises UnsupportedError that names the first feature missing."""
-    for why in missing_features(lab.keys.needs).values():
+    faults = lab.keys.faults.of if lab.keys.faults else ()
+    needs = dict.fromkeys((*lab.keys.needs, *(n for f in faults for n in f.kind.needs)))
+    for why in missing_features(needs).values():
         raise UnsupportedError(f"lab {lab.name} cannot run here", why, "see: netplug lab list")

@@ -80,6 +80,16 @@ def echo(fd: int, target: str, *, size: int = 84, tries: int = TRIES) -> Outcome
         return outcome
 
 
+def burst(fd: int, target: str, count: int) -> Outcome:
+    """That many echoes, each sent once; the first that is lost decides."""
+    if not (outcome := echo(fd, target)).ok:  # the first one may wait for ARP
+        return outcome
+    for number in range(1, count + 1):
+        if not (outcome := echo(fd, target, tries=1)).ok:
+            return Outcome(False, f"packet {number} of {count} was lost", outcome.errno)
+    return outcome
+
+
 def _echo_once(carrier: socket.socket, target: str, payload: bytes, sequence: int) -> Outcome:
     v6 = carrier.family == socket.AF_INET6
     kind = ECHO6 if v6 else ECHO
@@ -113,6 +123,7 @@ class Target:
     listener: int
     listen_port: int
     protocol: Literal["tcp", "udp"] = "tcp"
+    data: int = 0  # bytes to send beside the question, over TCP
 
 
 def exchange(fd: int, target: Target) -> Outcome:
@@ -161,7 +172,9 @@ def _connect(fd: int, family: int, target: Target) -> Outcome:
 def _converse(fd: int, family: int, target: Target, server: socket.socket) -> Outcome:
     nonce = os.urandom(8)
     end = os.eventfd(0, os.EFD_CLOEXEC)
-    answering = threading.Thread(target=_answer, args=(server, nonce, end), daemon=True)
+    answering = threading.Thread(
+        target=_answer, args=(server, nonce, target.data, end), daemon=True
+    )
     answering.start()
     with in_namespace(fd, lambda: socket.socket(family, server.type)) as client:
         try:
@@ -172,7 +185,7 @@ def _converse(fd: int, family: int, target: Target, server: socket.socket) -> Ou
             os.close(end)
 
 
-def _answer(server: socket.socket, nonce: bytes, end: int) -> None:
+def _answer(server: socket.socket, nonce: bytes, data: int, end: int) -> None:
     """Tells the asker the address that he was seen with; until `end` can be read."""
     tcp = server.type == socket.SOCK_STREAM
     watched: list[socket.socket | int] = [server, end]
@@ -182,16 +195,23 @@ def _answer(server: socket.socket, nonce: bytes, end: int) -> None:
                 peer, address = server.accept()
                 with peer:
                     peer.settimeout(ANSWER_SECONDS)
-                    if peer.recv(64) == nonce:
+                    if _receive(peer, len(nonce) + data).startswith(nonce):
                         peer.sendall(nonce + address[0].encode())
                         return
             else:
-                data, address = server.recvfrom(64)
-                if data == nonce:
+                question, address = server.recvfrom(64)
+                if question == nonce:
                     server.sendto(nonce + address[0].encode(), address)
                     return
         except OSError:
             return
+
+
+def _receive(peer: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size and (part := peer.recv(1 << 16)):
+        found += part
+    return found
 
 
 def _question(client: socket.socket, target: Target, nonce: bytes) -> Outcome:
@@ -200,7 +220,7 @@ def _question(client: socket.socket, target: Target, nonce: bytes) -> Outcome:
     try:
         client.connect((target.address, target.port))
         for _ in range(tries):
-            client.send(nonce)
+            client.sendall(nonce + bytes(target.data))
             try:
                 data = client.recv(200)
             except TimeoutError:

@@ -145,7 +145,7 @@ def _prove_faults(lab: Lab, seed: int) -> Iterator[str]:
         yield from (f"whole, it does not pass {words}" for words in _all_failing(lab, world))
         for fault in faults:
             inject(world, fault)
-            if not _all_failing(lab, world):
+            if not _any_failing(lab, world):
                 yield f"no check fails with the fault {fault}"
             named = [found for found, _ in diagnose(world, faults)]
             if fault not in named:
@@ -156,7 +156,7 @@ def _prove_faults(lab: Lab, seed: int) -> Iterator[str]:
     reset(lab, seed, "")
     with World(folder=lab.folder) as world:
         picked = pick_faults(lab, seed)
-        if not _all_failing(lab, world):
+        if not _any_failing(lab, world):
             yield f"the variant of seed {seed} passes at once"
         for fault in reversed(picked):
             mend(world, fault)
@@ -165,6 +165,11 @@ def _prove_faults(lab: Lab, seed: int) -> Iterator[str]:
         reset(lab, seed, step.id)
         with World(folder=lab.folder) as world:
             yield from (f"reset {step.id}: {words}" for words in _all_failing(lab, world))
+
+
+def _any_failing(lab: Lab, world: World) -> bool:
+    """Does some check fail? The first one is enough: silence takes its time."""
+    return any(not check.ask(world).ok for step in lab.steps for check in step.check)
 
 
 def _all_failing(lab: Lab, world: World) -> list[str]:

@@ -8,6 +8,7 @@ from netplug.labs.checks.files import FileCheck
 from netplug.labs.checks.links import FdbCheck, LinkCheck, NeighCheck, PortCheck
 from netplug.labs.checks.names import DnsCheck
 from netplug.labs.checks.plans import PlanCheck
+from netplug.labs.checks.rules import RulesetCheck
 from netplug.labs.checks.traffic import (
     CounterCheck,
     FilterCheck,
@@ -39,6 +40,7 @@ CHECKS: dict[str, type[Check]] = {
         CounterCheck,
         PlanCheck,
         FileCheck,
+        RulesetCheck,
         AskCheck,
         PythonCheck,
     )

@@ -22,6 +22,7 @@ MEANINGS = {
     "parent": "frames leave through the parent, and through no other link",
     "mode": "in mode bridge macvlans of one parent reach each other; in private they do not",
     "learning": "a VXLAN device that learns may forget or mislearn what you told it",
+    "limited": "a queue holds packets back and drops what is too much",
     "stp": "with the spanning tree a port listens and learns for 30 s before it forwards",
 }
 
@@ -44,6 +45,7 @@ class LinkCheck(Check):
     mode: str | None = None
     learning: bool | None = None
     stp: bool | None = None
+    limited: bool | None = None
 
     def expected(self) -> str:
         if not self.exists:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from netplug.labs.checks.base import Check, Verdict
-from netplug.labs.probes import Outcome, Target, capture, echo, exchange, fits
+from netplug.labs.probes import Outcome, Target, burst, capture, echo, exchange, fits
 from netplug.labs.world import World
 
 PORT = 4711  # of our own listeners, where no port is named
@@ -17,7 +17,10 @@ SMALLEST, LARGEST = 576, 9000  # bytes; RFC 791 lets every link carry 576
 
 
 class Flow(Check):
-    """From one node to another; `lands` is who gets it, where that is not the address's owner."""
+    """From one node to another; `lands` is who gets it, where that is not the address's owner.
+
+    `count` packets must all be answered, `data` bytes all arrive (TCP).
+    """
 
     source: str = Field(alias="from")
     to: str
@@ -26,16 +29,22 @@ class Flow(Check):
     lands: str | None = None
     lands_port: int | None = None
     version: Literal[4, 6] = 4
+    count: int = Field(default=1, ge=1, le=100)
+    data: int = Field(default=0, ge=0, le=1_000_000)
 
     def flow(self) -> str:
         port = "" if self.proto == "icmp" else f" {self.proto}/{self.port}"
         lands = f", which lands in {self.lands}" if self.lands else ""
-        return f"{self.source} -> {self.to}{port}{lands}"
+        many = f" ({self.count} times)" if self.count > 1 else ""
+        much = f" ({self.data} bytes)" if self.data else ""
+        return f"{self.source} -> {self.to}{port}{lands}{many}{much}"
 
     def send(self, world: World) -> Outcome:
         """Raises NotFound where one of the two, or its address, is missing."""
         address = world.address(self.to, self.version)
         sender = world.fd(self.source)
+        if self.count > 1:
+            return burst(sender, address, self.count)
         if self.proto == "icmp":
             return echo(sender, address)
         listener = self.lands or self.to.partition(".")[0]
@@ -47,6 +56,7 @@ class Flow(Check):
                 world.fd(listener if listener in world.names() else self.source),
                 self.lands_port or self.port,
                 self.proto,
+                self.data,
             ),
         )
 

@@ -27,4 +27,3 @@ nft add rule ip nat output ip daddr 192.0.2.2 tcp dport {{port}} dnat to 10.{{ne
 
 ## hairpin
 nft add rule ip nat postrouting ip saddr 10.{{net}}.0.0/24 ip daddr 10.{{net}}.0.2 tcp dport 80 masquerade
-bridge link set dev to-red hairpin on
