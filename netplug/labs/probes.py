@@ -18,7 +18,8 @@ from netplug.kernel.namespaces import in_namespace
 
 ANSWER_SECONDS = 0.7
 TRIES = 2  # the first packet may wait for ARP, or be the one that random loss takes
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3  # don't fragment, and no remembered path MTU
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
+IP_PMTUDISC_PROBE = 3  # don't fragment, and no remembered path MTU
 IP_RECVERR, IPV6_RECVERR = 11, 25
 ECHO, ECHO_REPLY, ECHO6, ECHO6_REPLY = 8, 0, 128, 129
 IP_HEADER, ICMP_HEADER = 20, 8
@@ -58,8 +59,13 @@ def _checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def echo(fd: int, target: str, *, size: int = 84, tries: int = TRIES) -> Outcome:
-    """ICMP echo out of the namespace, never fragmented; `size` in bytes with the IP header."""
+def echo(
+    fd: int, target: str, *, size: int = 84, tries: int = TRIES, whole: bool = True
+) -> Outcome:
+    """ICMP echo out of the namespace; `size` in bytes with the IP header.
+
+    `whole`: it may not be fragmented (DF).
+    """
     v6 = ":" in target
     family, protocol = (socket.AF_INET6, 58) if v6 else (socket.AF_INET, 1)
 
@@ -69,8 +75,10 @@ def echo(fd: int, target: str, *, size: int = 84, tries: int = TRIES) -> Outcome
     with in_namespace(fd, make) as carrier:
         level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP
         carrier.setsockopt(level, IPV6_RECVERR if v6 else IP_RECVERR, 1)
-        if not v6:
+        if not v6 and whole:
             carrier.setsockopt(level, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        if not v6 and not whole:
+            carrier.setsockopt(level, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         payload = os.urandom(8).ljust(max(8, size - IP_HEADER - ICMP_HEADER), b".")
         outcome = Outcome(False, SILENT)
         for sequence in range(1, tries + 1):
@@ -264,12 +272,14 @@ def capture(fd: int, device: str) -> Iterator[Callable[[], list[bytes]]]:
 
 
 def fits(frame: bytes, proto: str, port: int | None) -> bool:
-    """Is it a packet of that protocol (arp, icmp, tcp, udp), to or from that port?"""
+    """Is it a packet of that protocol, to or from that port? Or a "fragment" of any IPv4 one?"""
     ethertype = int.from_bytes(frame[12:14], "big")
     if proto in ETHERTYPES:
         return ethertype == ETHERTYPES[proto]
     if ethertype != ETHERTYPES["ipv4"] or len(frame) < 34:
         return False
+    if proto == "fragment":
+        return bool(int.from_bytes(frame[20:22], "big") & 0x3FFF)  # more follow, or an offset
     if frame[23] != PROTOCOLS[proto]:
         return False
     start = 14 + (frame[14] & 15) * 4

@@ -19,7 +19,8 @@ SMALLEST, LARGEST = 576, 9000  # bytes; RFC 791 lets every link carry 576
 class Flow(Check):
     """From one node to another; `lands` is who gets it, where that is not the address's owner.
 
-    `count` packets must all be answered, `data` bytes all arrive (TCP).
+    `count` packets must all be answered, `data` bytes all arrive: over TCP, or in one echo,
+    which may then be fragmented.
     """
 
     source: str = Field(alias="from")
@@ -46,7 +47,7 @@ class Flow(Check):
         if self.count > 1:
             return burst(sender, address, self.count)
         if self.proto == "icmp":
-            return echo(sender, address)
+            return echo(sender, address, size=self.data or 84, whole=not self.data)
         listener = self.lands or self.to.partition(".")[0]
         return exchange(
             sender,
@@ -173,7 +174,7 @@ class SeenCheck(Watched):
     """A packet of protocol `packet` goes through the link while the flow is sent."""
 
     word: ClassVar[str] = "seen"
-    packet: Literal["arp", "icmp", "tcp", "udp"]
+    packet: Literal["arp", "icmp", "tcp", "udp", "fragment"]
     packet_port: int | None = None
     exists: bool = True
 
