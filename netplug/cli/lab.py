@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from netplug.cli.context import Json
-from netplug.cli.output import print_json, print_table, say
+from netplug.cli.output import print_json, print_table, say, warn
 from netplug.errors import CheckFailed, InputError, NotFound
 
 app = typer.Typer(
@@ -97,6 +97,8 @@ def start(
         seed = seed_of(student, path.name)
     found = read_lab(path, seed=seed)
     demand_features(found)
+    for line in found.warnings:
+        warn(line)
     _ask_first(found, path, yes=yes)
     begin = time.monotonic()
     with Bar(f"starting {found.name}") as bar:
@@ -136,8 +138,19 @@ def _ask_first(lab, path, *, yes: bool) -> None:  # type: ignore[no-untyped-def]
 
 
 @app.command()
-def show(lab: OptionalLab = None, json: Json = False) -> None:
-    """Show a running lab: its text, its steps, its nodes with their links and addresses."""
+def show(
+    lab: OptionalLab = None,
+    svg: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write an SVG picture to FILE; - is stdout.")
+    ] = None,
+    ascii_: Annotated[
+        bool, typer.Option("--ascii", help="Without box-drawing characters.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show a running lab: a picture, its steps, every node with its links and addresses."""
+    from netplug.cli.graph import print_picture
+    from netplug.labs.picture import compute_lab_scene
     from netplug.labs.render import render_show
     from netplug.labs.running import lab_of, run_inside
     from netplug.labs.session import find_session
@@ -150,7 +163,11 @@ def show(lab: OptionalLab = None, json: Json = False) -> None:
     if json:
         print_json({"lab": session.name, "seed": session.seed, "nodes": nodes})
         return
-    print(render_show(found, progress, nodes, color=sys.stdout.isatty()))
+    scene = compute_lab_scene(found.topology, nodes)
+    if scene.boxes or svg:
+        print_picture(scene, svg=svg, ascii_=ascii_, title=f"lab {found.name}")
+    if svg is None:
+        print(render_show(found, progress, nodes, color=sys.stdout.isatty()))
 
 
 @app.command()
@@ -297,6 +314,30 @@ def stop(
     for session in chosen:
         stop_lab(session)
         print(f"{session.name} is gone")
+
+
+@app.command()
+def export(
+    lab: LabName,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
+    ] = "-",
+) -> None:
+    """Write the topology of a lab as a containerlab file. `start` reads such files."""
+    from netplug.fixtures import export_containerlab
+    from netplug.labs.format import read_lab
+    from netplug.labs.library import find_lab
+
+    text = export_containerlab(read_lab(find_lab(lab)).topology)
+    if output == "-":
+        print(text, end="")
+        return
+    try:
+        with open(output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written", error.strerror or "") from error
+    say(f"wrote {output}")
 
 
 @app.command()

@@ -9,11 +9,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from pyroute2 import IPRoute
+from typing import TYPE_CHECKING, Any
 
 from netplug.kernel.namespaces import netlink_socket
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
 
 AF_BRIDGE = 7
 IFF_UP = 0x1
@@ -91,6 +92,8 @@ class NeighbourState:
 
 @contextmanager
 def _netlink(fd: int) -> Iterator[IPRoute]:
+    from pyroute2 import IPRoute  # late: 90 ms, and who starts a lab reads nothing
+
     with netlink_socket(fd, socket.NETLINK_ROUTE) as plain:
         route = IPRoute(fileno=plain.detach())
         try:

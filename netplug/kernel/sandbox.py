@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from netplug.errors import KernelRefused, NetplugError, PermissionRefused
-from netplug.kernel.namespaces import _call, _libc
+from netplug.kernel.namespaces import _call, _function
 
 T = TypeVar("T")
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
@@ -31,9 +31,8 @@ Say = Callable[[Any], None]
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
     """mount(2). Raises OSError."""
-    words = (source, target, kind)
-    arguments = [word.encode() or None for word in words]
-    if _libc().mount(*arguments, flags, options.encode() or None):
+    words = (word.encode() or None for word in (source, target, kind))
+    if _function("mount")(*words, flags, options.encode() or None):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), target)
 

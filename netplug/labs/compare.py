@@ -62,9 +62,9 @@ def _row(world: World, node: str, target: str, built: Built, step: Resource) -> 
         place = node if step.place == "host" else target
         found, words = _routes(world, place, step)
     elif isinstance(step, Sysctl):
-        found, words = _sysctl(world, node if step.place == "host" else target, step)
+        found, words = _sysctl(world, node if step.place == "host" else target, built, step)
     elif isinstance(step, Rules):
-        found, words = _rules(world, node)
+        found, words = _rules(world, node, step)
     else:
         words = ["a limit of its rate"] if isinstance(step, Shaping) else []
         found = "none" if words else NOTHING
@@ -129,27 +129,46 @@ def _routes(world: World, place: str, step: Routes) -> tuple[str, list[str]]:
     ]
     if not held:
         return "", [NOTHING]
-    gateways = [str(r.gw) for r in step.routes if r.gw]
-    words = _differ(("the gateway", gateways, [r.via for r in held if r.via], "its own subnet"))
+    planned = ", ".join(str(r.gw) for r in step.routes if r.gw)
+    found = ", ".join(r.via for r in held if r.via)
+    words = _differ(("the gateway", planned, found, "its own subnet"))
     return ", ".join(map(render_route, held)), [*words, "netplug's have the protocol number 110"]
 
 
-def _sysctl(world: World, place: str, step: Sysctl) -> tuple[str, list[str]]:
-    found = read_sysctls(world.fd(place), tuple(key for key, _ in step.values))
-    words = _differ(*((key, value, found[key], "") for key, value in step.values))
+def _sysctl(world: World, place: str, built: Built, step: Sysctl) -> tuple[str, list[str]]:
+    """A setting of the plan's link is looked for at the link in its place."""
+    wanted = {_own_key(key, built): value for key, value in step.values}
+    found = read_sysctls(world.fd(place), tuple(wanted))
+    words = _differ(*((key, value, found[key], "") for key, value in wanted.items()))
     return ", ".join(f"{key}={value}" for key, value in found.items()), words
 
 
-def _rules(world: World, node: str) -> tuple[str, list[str]]:
+REASONS = {
+    "Base": "a table of its own: maps of ports, sets of sources, in which all rules look up",
+    "BridgePolicy": "nobody outside may route to the containers; isolation is a set of bridges",
+    "Accept": "an accept in foreign chains that drop, such as Docker's",
+    "Subnet": "an element of a set, not a rule: a thousand networks cost a packet no more",
+    "Publish": "an element of a map for each port",
+    "SpoofGuard": "frames with a false source MAC are dropped",
+}
+
+
+def _rules(world: World, node: str, step: Rules) -> tuple[str, list[str]]:
     lines = world.run(node, "nft list ruleset").stdout.splitlines()
     tables = [line.split("{")[0].strip() for line in lines if line.startswith("table")]
     rules = [line.strip() for line in lines if _is_rule(line)]
     if not rules:
         return "", [NOTHING]
-    own = f"{len(rules)} rules in {', '.join(tables)}"
-    return own, [
-        "netplug's are sets and maps in a table netplug: no more rules for more containers"
-    ]
+    own = f"{len(rules)} rule{'s' if len(rules) > 1 else ''} in {', '.join(tables)}"
+    return own, [REASONS.get(type(step.intent).__name__, "")]
+
+
+def _own_key(key: str, built: Built) -> str:
+    parts = key.split("/")
+    link = built.bridge if "np-" in key else built.inner
+    if "conf" in parts and link is not None and parts[-2] not in ("all", "default"):
+        parts[-2] = link.name
+    return "/".join(parts)
 
 
 def _is_rule(line: str) -> bool:

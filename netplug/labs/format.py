@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from netplug.errors import ConfigError, InputError
-from netplug.fixtures import Topology, load, parse_topology
+from netplug.fixtures import Topology, import_containerlab, load, parse_topology
 from netplug.fixtures.load import SHIPPED
 from netplug.fixtures.schema import did_you_mean, parse_yaml
 from netplug.labs.checks import CHECKS, Check
@@ -114,6 +114,7 @@ class Lab:
         self.topology = topology
         self.folder = folder
         self.values = values
+        self.warnings: tuple[str, ...] = ()  # what a containerlab file says and we cannot do
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -133,10 +134,23 @@ class Lab:
 
 
 def read_lab(path: Path, *, seed: int = 0) -> Lab:
-    """The lab in a folder, or the bare topology of a file. Raises InputError, ConfigError."""
+    """The lab in a folder, or the bare topology of a file, containerlab's (*.clab.yml) too.
+
+    Raises InputError, ConfigError.
+    """
     if path.is_dir():
         return _read_folder(path, seed)
-    return Lab(path.stem, LabFile(title=path.stem), load(path), folder=None, values={})
+    name = path.name.removesuffix(".clab.yml").removesuffix(".clab.yaml")
+    if name == path.name:
+        return Lab(path.stem, LabFile(title=path.stem), load(path), folder=None, values={})
+    try:
+        imported = import_containerlab(path.read_text(encoding="utf-8"), source=path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise InputError(f"{path} cannot be read", why) from error
+    lab = Lab(name, LabFile(title=name), imported.topology, folder=None, values={})
+    lab.warnings = imported.warnings
+    return lab
 
 
 def _read_folder(folder: Path, seed: int) -> Lab:

@@ -7,9 +7,9 @@ import json
 from netplug.cli.context import Context
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import parse_request
-from netplug.engine import Preview
 from netplug.labs.world import NAMES
 from netplug.networks import parse_conflist_network
+from netplug.preview import Preview, preview
 
 
 def preview_connect(target: str, network: str, ifname: str) -> Preview:
@@ -27,7 +27,7 @@ def preview_connect(target: str, network: str, ifname: str) -> Preview:
     request = parse_request(environ, lambda: config)
     parsed, _ = parse_conflist_network(conflist)
     with context.engine() as engine:
-        return engine.preview(parsed, parse_attachment(request, parsed, via="cli"))
+        return preview(engine, parsed, parse_attachment(request, parsed, via="cli"))
 
 
 def read_differences(target: str, network: str) -> list[str] | None:

@@ -7,8 +7,6 @@ import socket
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import dnslib
-
 from netplug.kernel.namespaces import in_namespace
 from netplug.labs.checks.base import Check, Verdict
 from netplug.labs.probes import ANSWER_SECONDS, TRIES
@@ -60,6 +58,8 @@ class DnsCheck(Check):
         return self.answer(False, words, "a program that uses the name goes wrong, or nowhere")
 
     def _lookup(self, world: World, server: str, name: str) -> tuple[str, list[str]]:
+        import dnslib  # late: not every lab asks for names
+
         question = dnslib.DNSRecord.question(name, self.kind)
         answer = dnslib.DNSRecord.parse(
             ask(world.fd(self.source), server, question.pack(), tcp=self.tcp)

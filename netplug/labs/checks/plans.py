@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from netplug.labs.checks.base import Check, Verdict
-from netplug.labs.compare import compare_with_plan, render_rows
-from netplug.labs.planning import preview_connect, read_differences
 from netplug.labs.world import World
 
 
@@ -31,6 +29,9 @@ class PlanCheck(Check):
         return f"{self.target} on {self.network}, as netplug planned it, in {self.node}"
 
     def judge(self, world: World) -> Verdict:
+        from netplug.labs.compare import compare_with_plan, render_rows  # late: the whole engine
+        from netplug.labs.planning import preview_connect, read_differences
+
         if self.compare:
             preview = world.inside(
                 self.node, lambda: preview_connect(self.target, self.network, self.ifname)
