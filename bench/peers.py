@@ -1,4 +1,4 @@
-"""Programs to compare with that the tests of engines do not need: netavark and dockerd.
+"""Programs to compare with that no test needs: netavark, dockerd, mininet.
 
 `python -m bench.peers` unpacks them beside those engines, below `.engines/`; nothing is
 installed. It must run where the network is; a later run finds them and does nothing.
@@ -19,16 +19,17 @@ from bench.case import NotMeasured
 
 ROOT = ENGINES / "peers"
 MANIFEST = ROOT / "manifest.json"
+ASKED = ROOT / "asked"  # the packages of that tree's making
 # Each with what it needs beyond the engines' tree. Debian 11 has no netavark: one missing
 # package must not cost the others.
-PACKAGES = ("netavark", "docker.io", "tini")
+PACKAGES = ("netavark", "docker.io", "tini", "mininet", "bridge-utils", "net-tools")
 PATIENCE = 120.0  # seconds
-PROGRAM_FOLDERS = ("usr/bin", "usr/sbin", "usr/lib/podman")
+PROGRAM_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/podman")
 
 
 def fetch_peers() -> None:
     """Unpacks what can be had; says on stderr what cannot, and why."""
-    if MANIFEST.exists():
+    if MANIFEST.exists() and ASKED.exists() and ASKED.read_text().split() == list(PACKAGES):
         return
     shutil.rmtree(ROOT, ignore_errors=True)
     ROOT.mkdir(parents=True)
@@ -41,6 +42,7 @@ def fetch_peers() -> None:
             print(f"bench: {package} cannot be had: {reason}", file=sys.stderr)
     versions = unpack(sorted(apt.archives.glob("*.deb")), ROOT / "root")
     MANIFEST.write_text(json.dumps(versions, indent=1))
+    ASKED.write_text("\n".join(PACKAGES))
     shutil.rmtree(apt.archives)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bench.case import Case
-from bench.cases import attach, memory, netavark, overlay, parallel, scale, shell
+from bench.cases import attach, labs, memory, netavark, overlay, parallel, scale, shell
 
 CASES: tuple[Case, ...] = (
     *attach.CASES,
     *parallel.CASES,
     *netavark.CASES,
     *shell.CASES,
+    *labs.CASES,
     *memory.CASES,
     *overlay.CASES,
     *scale.CASES,  # last: the kernel needs a while to destroy its hosts

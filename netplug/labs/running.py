@@ -129,6 +129,10 @@ def stop(session: Session) -> None:
         os.kill(1, 9)  # which the kernel ignores from inside: see the command's own message
     end_sandbox(session.pid)
     shutil.rmtree(session.folder, ignore_errors=True)
+    try:
+        session.folder.parent.rmdir()
+    except OSError:  # another lab runs
+        pass
 
 
 def lab_of(session: Session) -> Lab:
