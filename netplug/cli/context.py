@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from netplug.agent.joining import join
+from netplug.cli.options import DryRun as DryRun  # for who needs a Context as well
+from netplug.cli.options import Json as Json
 from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist, find_network, list_networks
 from netplug.cni.verbs import recorded_foreign
@@ -26,9 +27,6 @@ from netplug.networks import conf_folders
 from netplug.state import Record, State
 
 DEFAULT_CNI_PATH = "/opt/cni/bin:/usr/lib/cni:/usr/libexec/cni"
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
 class Context:

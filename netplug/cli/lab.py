@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from netplug.cli.context import Json
+from netplug.cli.options import Json
 from netplug.cli.output import print_json, print_table, say, warn
 from netplug.errors import CheckFailed, InputError, NotFound
+
+if TYPE_CHECKING:  # labs are read late: some commands need no more than the process to end
+    from pathlib import Path
+
+    from netplug.labs.format import Lab
+    from netplug.labs.session import Session
 
 app = typer.Typer(
     help="""Exercises: build a network by hand, break it, see why a packet does not arrive.
@@ -115,7 +121,7 @@ def start(
     say(f"{found.name} runs: {count} nodes in {seconds:.2f} s; end it with: netplug lab stop")
 
 
-def _ask_first(lab, path, *, yes: bool) -> None:  # type: ignore[no-untyped-def]
+def _ask_first(lab: Lab, path: Path, *, yes: bool) -> None:
     """A lab that brings code, or wants root, says so before anything of it runs."""
     from netplug.labs.library import is_shipped
     from netplug.labs.solution import SETUP, read_solution
@@ -150,9 +156,10 @@ def show(
 ) -> None:
     """Show a running lab: a picture, its steps, every node with its links and addresses."""
     from netplug.cli.graph import print_picture
+    from netplug.labs.entering import run_inside
+    from netplug.labs.library import lab_of
     from netplug.labs.picture import compute_lab_scene
     from netplug.labs.render import render_show
-    from netplug.labs.running import lab_of, run_inside
     from netplug.labs.session import find_session
     from netplug.labs.showing import read_nodes
 
@@ -195,13 +202,18 @@ def exec_(
 
 
 def _enter(lab: str | None, node: str | None, command: list[str]) -> int:
-    from netplug.labs.entering import run_command
-    from netplug.labs.running import lab_of, run_inside
+    from netplug.labs.entering import run_command, run_inside
     from netplug.labs.session import find_session
 
     session = find_session(lab)
-    where = node or lab_of(session).keys.node
+    where = node or _usual_node(session)
     return run_inside(session, lambda: run_command(where, command, lab=session.name))
+
+
+def _usual_node(session: Session) -> str:
+    from netplug.labs.library import lab_of
+
+    return lab_of(session).keys.node
 
 
 @app.command()
@@ -225,8 +237,8 @@ def check(
     """Check every step done so far, and the next one. Status 6 until all is done."""
     from netplug.labs.checking import check_session
     from netplug.labs.grading import write_result
+    from netplug.labs.library import lab_of
     from netplug.labs.render import render_results
-    from netplug.labs.running import lab_of
     from netplug.labs.session import find_session
 
     session = find_session(lab)
@@ -266,8 +278,8 @@ def hint(
 ) -> None:
     """Get help for the step you are at: more of it each time you ask."""
     from netplug.labs.checking import hint_session
+    from netplug.labs.library import lab_of
     from netplug.labs.render import render_hint
-    from netplug.labs.running import lab_of
     from netplug.labs.session import find_session
 
     session = find_session(lab)
@@ -285,8 +297,8 @@ def reset(
     lab: LabOption = None,
 ) -> None:
     """Put the lab into its state after STEP, or at its start. Open shells stay usable."""
+    from netplug.labs.library import lab_of
     from netplug.labs.resetting import reset_session
-    from netplug.labs.running import lab_of
     from netplug.labs.session import find_session
 
     session = find_session(lab)
@@ -301,8 +313,7 @@ def stop(
     all_: Annotated[bool, typer.Option("--all", help="Every lab that runs.")] = False,
 ) -> None:
     """End a lab: its processes, networks and files. Nothing is left."""
-    from netplug.labs.running import stop as stop_lab
-    from netplug.labs.session import find_session, sessions
+    from netplug.labs.session import end_session, find_session, sessions
 
     chosen = sessions() if all_ else [find_session(lab)]
     if any(session.inside for session in chosen):
@@ -312,7 +323,7 @@ def stop(
             "leave it first: exit",
         )
     for session in chosen:
-        stop_lab(session)
+        end_session(session)
         print(f"{session.name} is gone")
 
 

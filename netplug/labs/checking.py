@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from netplug.errors import NotFound
 from netplug.fixtures.schema import did_you_mean
+from netplug.labs.entering import run_inside
 from netplug.labs.format import Lab, Step
 from netplug.labs.hints import RUNGS, Hint, give_hint
 from netplug.labs.judging import StepResult, judge
-from netplug.labs.running import run_inside
 from netplug.labs.session import Progress, Session
 from netplug.labs.world import World
 

@@ -1,16 +1,52 @@
-"""A command inside a node, as `ip netns exec` would run it."""
+"""Work inside a lab, and commands in its nodes as `ip netns exec` would run them."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from netplug.kernel.namespaces import enter_namespace
-from netplug.kernel.sandbox import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
+from netplug.kernel.sandbox import (
+    CLONE_NEWNS,
+    MS_BIND,
+    MS_PRIVATE,
+    MS_REC,
+    mount,
+    run_in_sandbox,
+    unshare,
+)
+from netplug.labs.session import ENVIRONMENT, Session
 from netplug.labs.world import World
 
+T = TypeVar("T")
 SETTINGS = Path("/etc/netns")
+
+
+def set_environment(name: str, outside: int | None = None) -> None:
+    """What programs in the lab see: our own command first, nothing of the machine's networks."""
+    os.environ[ENVIRONMENT] = name
+    os.environ.pop("XDG_RUNTIME_DIR", None)
+    for variable in ("NETPLUG_STATE", "NETCONFPATH"):
+        os.environ.pop(variable, None)
+    own = str(Path(sys.argv[0]).absolute().parent)
+    folders = [str(Path(sys.executable).parent), own, os.environ.get("PATH", os.defpath)]
+    os.environ["PATH"] = ":".join([*folders, "/usr/sbin", "/sbin"])
+
+
+def run_inside(session: Session, work: Callable[[], T]) -> T:
+    """The result of `work`, done by a process of the lab; here, where we are one already."""
+    if session.inside:
+        return work()
+
+    def enter() -> T:
+        set_environment(session.name)
+        return work()
+
+    return run_in_sandbox(session.pid, enter)
 
 
 def run_command(node: str, command: list[str], *, lab: str) -> int:

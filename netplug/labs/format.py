@@ -12,8 +12,8 @@ from netplug.errors import ConfigError, InputError
 from netplug.fixtures import Topology, import_containerlab, load, parse_topology
 from netplug.fixtures.load import SHIPPED
 from netplug.fixtures.schema import did_you_mean, parse_yaml
-from netplug.labs.checks import CHECKS, Check
-from netplug.labs.faults import FAULTS, Fault
+from netplug.labs.checks.base import Check
+from netplug.labs.faults.base import Fault
 from netplug.labs.vary import Values, compute_values, substitute
 from netplug.labs.world import HOST
 
@@ -30,6 +30,8 @@ def _parse_check(value: Any) -> Check:
         return value
     if not isinstance(value, dict) or len(value) != 1:
         raise ValueError("a check is one word with its keys, such as {reach: {from: a, to: b}}")
+    from netplug.labs.checks.registry import CHECKS  # late: a bare topology needs none of them
+
     ((word, keys),) = value.items()
     if word not in CHECKS:
         raise ValueError(f"unknown check {word!r}; {did_you_mean(str(word), CHECKS)}")
@@ -43,6 +45,8 @@ def _parse_fault(value: Any) -> Fault:
     """`{port_down: {node: wire, dev: red-eth0}}`: a fault of the catalogue, and its places."""
     if not isinstance(value, dict) or len(value) != 1:
         raise ValueError("a fault is one word with its places, such as {lo_down: {node: a}}")
+    from netplug.labs.faults.catalogue import FAULTS
+
     ((word, places),) = value.items()
     if word not in FAULTS:
         raise ValueError(f"unknown fault {word!r}; {did_you_mean(str(word), FAULTS)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from netplug.errors import NetplugError
 from netplug.kernel import inspect
-from netplug.labs.checks import Check, Verdict
+from netplug.labs.checks.base import Check, Verdict
 from netplug.labs.checks.traffic import Flow
 from netplug.labs.format import Lab, Step
 from netplug.labs.injecting import diagnose

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netplug.errors import KernelRefused
-from netplug.labs.checks import CHECKS, Verdict
-from netplug.labs.faults import Fault
+from netplug.labs.checks.base import Verdict
+from netplug.labs.checks.registry import CHECKS
+from netplug.labs.faults.base import Fault
 from netplug.labs.format import Lab
 from netplug.labs.vary import generator
 from netplug.labs.world import World

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from netplug.labs.checks import Verdict
+from netplug.labs.checks.base import Verdict
 from netplug.labs.format import Lab, Step
 from netplug.labs.session import Progress
 from netplug.labs.world import World

@@ -8,7 +8,8 @@ from netplug.errors import NotFound
 from netplug.fixtures.load import SHIPPED
 from netplug.fixtures.load import names as topology_names
 from netplug.fixtures.schema import did_you_mean
-from netplug.labs.format import FILE
+from netplug.labs.format import FILE, Lab, read_lab
+from netplug.labs.session import Session
 
 COURSE = Path(__file__).parent / "course"
 
@@ -36,6 +37,11 @@ def find_lab(text: str) -> Path:
     names = [folder.name.partition("-")[2] for folder in folders]
     hint = did_you_mean(text, [*names, *topology_names()])
     raise NotFound(f"there is no lab {text}", "neither a shipped one nor a file", hint)
+
+
+def lab_of(session: Session) -> Lab:
+    """The lab as it was started."""
+    return read_lab(Path(session.source), seed=session.seed)
 
 
 def is_shipped(path: Path) -> bool:

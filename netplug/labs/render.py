@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netplug.labs.checks import Verdict
+from netplug.labs.checks.base import Verdict
 from netplug.labs.format import Lab
 from netplug.labs.hints import Hint, render_verdict
 from netplug.labs.judging import StepResult

@@ -11,10 +11,10 @@ from netplug.fixtures import rebuild
 from netplug.fixtures.topology import WIRE
 from netplug.kernel.bind import unbind_namespace
 from netplug.labs.checking import find_step
+from netplug.labs.entering import run_inside
 from netplug.labs.format import Lab
 from netplug.labs.furnish import PRIVATE
 from netplug.labs.injecting import inject, pick_faults
-from netplug.labs.running import run_inside
 from netplug.labs.session import Session
 from netplug.labs.solution import SETUP, apply_stages
 from netplug.labs.world import HOST, NAMES, World

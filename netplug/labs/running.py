@@ -1,26 +1,24 @@
-"""Starting, entering and ending a lab."""
+"""Starting a lab."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from netplug.errors import KernelRefused, PermissionRefused
 from netplug.fixtures import build
 from netplug.kernel import batch
 from netplug.kernel.namespaces import boot_id, netlink_socket, own_namespace
-from netplug.kernel.sandbox import end_sandbox, run_in_sandbox, start_sandbox
-from netplug.labs.faults import Fault
-from netplug.labs.format import Lab, read_lab
-from netplug.labs.furnish import SESSION, furnish
+from netplug.kernel.sandbox import start_sandbox
+from netplug.labs.entering import set_environment
+from netplug.labs.faults.base import Fault
+from netplug.labs.format import Lab
+from netplug.labs.furnish import furnish
 from netplug.labs.injecting import inject, pick_faults
 from netplug.labs.session import (
-    ENVIRONMENT,
     Progress,
     Session,
     birth,
@@ -30,7 +28,6 @@ from netplug.labs.session import (
 from netplug.labs.solution import SETUP, apply_stages
 from netplug.labs.world import World
 
-T = TypeVar("T")
 Report = Callable[[int, int], None]  # nodes made so far, of how many
 
 
@@ -98,47 +95,3 @@ def _prepare(
         apply_stages(lab, world, [SETUP])
         for fault in faults:
             inject(world, fault)
-
-
-def set_environment(name: str, outside: int | None = None) -> None:
-    """What programs in the lab see: our own command first, nothing of the machine's networks."""
-    os.environ[ENVIRONMENT] = name
-    os.environ.pop("XDG_RUNTIME_DIR", None)
-    for variable in ("NETPLUG_STATE", "NETCONFPATH"):
-        os.environ.pop(variable, None)
-    own = str(Path(sys.argv[0]).absolute().parent)
-    folders = [str(Path(sys.executable).parent), own, os.environ.get("PATH", os.defpath)]
-    os.environ["PATH"] = ":".join([*folders, "/usr/sbin", "/sbin"])
-
-
-def run_inside(session: Session, work: Callable[[], T]) -> T:
-    """The result of `work`, done by a process of the lab; here, where we are one already."""
-    if session.inside:
-        return work()
-
-    def enter() -> T:
-        set_environment(session.name)
-        return work()
-
-    return run_in_sandbox(session.pid, enter)
-
-
-def stop(session: Session) -> None:
-    """Ends every process of the lab; the kernel takes its networks and files with them."""
-    if session.inside:
-        os.kill(1, 9)  # which the kernel ignores from inside: see the command's own message
-    end_sandbox(session.pid)
-    shutil.rmtree(session.folder, ignore_errors=True)
-    try:
-        session.folder.parent.rmdir()
-    except OSError:  # another lab runs
-        pass
-
-
-def lab_of(session: Session) -> Lab:
-    """The lab as it was started."""
-    return read_lab(Path(session.source), seed=session.seed)
-
-
-def folder_inside(session: Session) -> Path:
-    return SESSION

@@ -20,6 +20,7 @@ from typing import Any
 
 from netplug.errors import Conflict, NotFound, PermissionRefused
 from netplug.kernel.namespaces import boot_id
+from netplug.kernel.sandbox import end_sandbox
 from netplug.labs.furnish import SESSION
 
 RECORD, PROGRESS, STARTER = "session.json", "progress.json", "starter"
@@ -163,6 +164,16 @@ def _is_starting(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return str(birth(int(pid))) == born
+
+
+def end_session(session: Session) -> None:
+    """Ends every process of the lab; the kernel takes its networks and files with them."""
+    end_sandbox(session.pid)
+    shutil.rmtree(session.folder, ignore_errors=True)
+    try:
+        session.folder.parent.rmdir()
+    except OSError:  # another lab runs
+        pass
 
 
 def find_session(name: str | None, *, running: Sequence[Session] | None = None) -> Session:

@@ -16,7 +16,7 @@ from netplug import plan
 from netplug.errors import ConfigError, KernelRefused
 from netplug.host import Host
 from netplug.kernel import Kernel
-from netplug.labs.checks import Check
+from netplug.labs.checks.base import Check
 from netplug.labs.format import SOLUTION, Lab
 from netplug.labs.world import World
 from netplug.resources import Shell

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from netplug.errors import NetplugError
 from netplug.labs.checks.asking import AskCheck
+from netplug.labs.entering import run_inside
 from netplug.labs.format import Lab, Step, read_lab
 from netplug.labs.injecting import diagnose, inject, mend, pick_faults
 from netplug.labs.needs import demand_features
 from netplug.labs.resetting import reset
-from netplug.labs.running import run_inside, start, stop
-from netplug.labs.session import Session
+from netplug.labs.running import start
+from netplug.labs.session import Session, end_session
 from netplug.labs.solution import apply_stages, read_solution
 from netplug.labs.texts import read_text
 from netplug.labs.world import World
@@ -55,7 +56,7 @@ def verify(path: Path, *, seed: int = 0, rounds: int = ROUNDS, say: Say = lambda
         except NetplugError as error:
             found = [str(error)]
         finally:
-            stop(session)
+            end_session(session)
         proof.problems += [f"round {number}: {problem}" for problem in found]
         proof.problems += _residue(session, before)
         proof.shown.append(f"round {number}: {len(lab.steps)} steps, {len(_faults(lab))} faults")

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TypeVar
 
 from netplug.errors import NotFound
-from netplug.fixtures.schema import did_you_mean
 from netplug.kernel import inspect
 from netplug.kernel.inspect import LinkState
 from netplug.kernel.namespaces import demand_namespace, in_namespace
@@ -59,6 +58,8 @@ class World:
                 fd = os.open(path if path.exists() else FIRST, os.O_RDONLY | os.O_CLOEXEC)
                 fd = demand_namespace(fd, str(path))
             if fd is None:
+                from netplug.fixtures.schema import did_you_mean  # late: YAML and pydantic
+
                 hint = did_you_mean(node, self.names())
                 raise NotFound(f"there is no network namespace {node}", "", hint)
             self._open[node] = fd
