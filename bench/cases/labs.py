@@ -1,8 +1,8 @@
 """Labs: how long a topology takes to start and stop, beside mininet; what a node costs.
 
-Both are whole programs, from exec to the line that says the network is up, and from the
-request to stop until the last process has ended. netplug runs as nobody where we are root:
-labs need no root. mininet needs it.
+`start` and `stop` are the calls of either library, in a process that has imported it;
+`program start` and `program stop` are whole programs, with an interpreter that starts and
+imports. netplug runs as nobody where we are root: labs need no root. mininet needs it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,69 @@ FANOUT = 7  # tree of depth 2: 49 hosts on 7 switches, these on one more
 NOBODY = 65534
 KERNEL = ("Slab:", "Percpu:", "KernelStack:")  # of /proc/meminfo: what namespaces and links take
 
-# Its own Python, in the tree of unpacked packages; Linux bridges, for Open vSwitch is no part.
-DRIVER = f"""
-import sys
+# Two programs that say how long their calls took. Mininet's is run by Debian's Python, with
+# Linux bridges, for Open vSwitch is no part of a lab.
+MININET_PROGRAM = f"""
+import sys, time
 from mininet.net import Mininet
 from mininet.nodelib import LinuxBridge
 from mininet.topolib import TreeTopo
+begin = time.perf_counter()
 net = Mininet(topo=TreeTopo(2, {FANOUT}), switch=LinuxBridge, controller=None, waitConnected=False)
 net.start()
-print("up", flush=True)
+print("up", time.perf_counter() - begin, flush=True)
 sys.stdin.readline()
+begin = time.perf_counter()
 net.stop()
+print("down", time.perf_counter() - begin, flush=True)
 """
+NETPLUG_PROGRAM = """
+import sys, time
+from pathlib import Path
+from netplug.labs.format import read_lab
+from netplug.labs.running import start
+from netplug.labs.session import end_session
+begin = time.perf_counter()
+path = Path(sys.argv[1])
+session = start(read_lab(path), path)
+print("up", time.perf_counter() - begin, flush=True)
+sys.stdin.readline()
+begin = time.perf_counter()
+end_session(session)
+print("down", time.perf_counter() - begin, flush=True)
+"""
+
+
+def drive(words: Sequence[str], environ: Mapping[str, str]) -> dict[str, float]:
+    """Runs one of the two programs; what it says, in ms. Raises NotMeasured."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        words,
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    with process:
+        up = process.stdout.readline().split()
+        if up[:1] != ["up"]:
+            last = process.stderr.read().strip().rpartition("\n")[2]
+            raise NotMeasured(f"{words[0]} does not start a network here: {last}")
+        whole = time.perf_counter() - started
+        asked = time.perf_counter()
+        process.stdin.write("\n")
+        process.stdin.close()
+        down = process.stdout.readline().split()
+        process.wait()
+        ended = time.perf_counter() - asked
+    return {
+        "start": 1000 * float(up[1]),
+        "stop": 1000 * float(down[1]),
+        "program start": 1000 * whole,
+        "program stop": 1000 * ended,
+    }
 
 
 def render_tree(fanout: int) -> str:
@@ -90,14 +141,36 @@ class Lab:
             raise NotMeasured(f"netplug lab {words[0]}: {done.stderr.strip()}")
         return took
 
-    def start(self) -> float:
-        return self.run("start", str(self._file))
+    def measure(self) -> Mapping[str, float]:
+        start, stop = self.run("start", str(self._file)), self.run("stop", self._file.stem)
+        return {f"start{self._suffix}": start, f"stop{self._suffix}": stop}
 
-    def stop(self) -> float:
-        return self.run("stop", self._file.stem)
+    def measure_memory(self) -> float:
+        """KiB of the kernel's, while it runs."""
+        before = _kernel_memory()
+        self.run("start", str(self._file))
+        after = _kernel_memory()
+        self.run("stop", self._file.stem)
+        return after - before
+
+    def drive(self) -> Mapping[str, float]:
+        """The calls of the library beside whole commands."""
+        python = [*self._prefix, sys.executable, "-c", NETPLUG_PROGRAM, str(self._file)]
+        found = drive(python, self._environ)
+        commands = self.measure()
+        return found | {f"program {verb}": commands[verb] for verb in ("start", "stop")}
+
+
+class Tree:
+    """netplug's lab with mininet's tree."""
+
+    name = NETPLUG
+
+    def __init__(self, folder: Path) -> None:
+        self._lab = Lab(folder, render_tree(FANOUT))
 
     def measure(self) -> Mapping[str, float]:
-        return {f"start{self._suffix}": self.start(), f"stop{self._suffix}": self.stop()}
+        return self._lab.drive()
 
 
 def _become_nobody(program: str, file: Path) -> list[str]:
@@ -124,30 +197,11 @@ class Mininet:
         self.measure()  # once, to see that it works here
 
     def measure(self) -> Mapping[str, float]:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            ["/usr/bin/python3", "-c", DRIVER],
-            env=self._environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdin and process.stdout and process.stderr
-        with process:
-            if process.stdout.readline() != "up\n":
-                last = process.stderr.read().strip().rpartition("\n")[2]
-                raise NotMeasured(f"mininet does not start here: {last}")
-            up = time.perf_counter()
-            process.stdin.write("\n")
-            process.stdin.close()
-            process.wait()
-            down = time.perf_counter()
-        return {"start": 1000 * (up - started), "stop": 1000 * (down - up)}
+        return drive(["/usr/bin/python3", "-c", MININET_PROGRAM], self._environ)
 
 
 def make_trees(setup: Setup, stack: ExitStack) -> Sequence[Contender | Missing]:
-    lab = Lab(setup.folder, render_tree(FANOUT))
+    lab = Tree(setup.folder)
     try:
         return [Mininet(), lab]
     except (NotMeasured, OSError) as reason:
@@ -183,11 +237,7 @@ class Memory:
         self._lab = Lab(folder, render_hosts(NODES), suffix=" memory")
 
     def measure(self) -> Mapping[str, float]:
-        before = _kernel_memory()
-        self._lab.start()
-        after = _kernel_memory()
-        self._lab.stop()
-        return {"a node": (after - before) / NODES}
+        return {"a node": self._lab.measure_memory() / NODES}
 
 
 def _kernel_memory() -> float:
@@ -199,7 +249,7 @@ def _kernel_memory() -> float:
 CASES = (
     Case(
         "labs",
-        f"a tree of {FANOUT * FANOUT} hosts: to the network that is up, and to the end",
+        f"a tree of {FANOUT * FANOUT} hosts, started and stopped",
         make_trees,
         {("start", NETPLUG): Target(0.15), ("stop", NETPLUG): Target(0.15)},
     ),
