@@ -25,6 +25,9 @@ app = typer.Typer(
     Students: list, start, show, shell, exec, check, hint, reset, stop.
     Teachers: new, verify, grade.""",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 LabOption = Annotated[

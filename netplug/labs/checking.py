@@ -9,7 +9,7 @@ from netplug.fixtures.schema import did_you_mean
 from netplug.labs.entering import run_inside
 from netplug.labs.format import Lab, Step
 from netplug.labs.hints import RUNGS, Hint, give_hint
-from netplug.labs.judging import StepResult, judge
+from netplug.labs.judging import StepResult, ask_all, judge
 from netplug.labs.session import Progress, Session
 from netplug.labs.world import World
 
@@ -65,6 +65,6 @@ def find_step(lab: Lab, name: str) -> Step:
 
 def _first_failing(lab: Lab, world: World) -> Step | None:
     for step in lab.steps:
-        if not all(check.ask(world).ok for check in step.check):
+        if not all(verdict.ok for verdict in ask_all(world, step.check)):
             return step
     return None

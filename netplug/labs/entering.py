@@ -13,12 +13,11 @@ from netplug.kernel.namespaces import enter_namespace
 from netplug.kernel.sandbox import (
     CLONE_NEWNS,
     MS_BIND,
-    MS_PRIVATE,
-    MS_REC,
     mount,
     run_in_sandbox,
     unshare,
 )
+from netplug.labs.furnish import show_own_links
 from netplug.labs.session import ENVIRONMENT, Session
 from netplug.labs.world import World
 
@@ -57,6 +56,8 @@ def run_command(node: str, command: list[str], *, lab: str) -> int:
     if child == 0:
         try:
             enter_namespace(fd)
+            unshare(CLONE_NEWNS)  # every mount is private but /run/netns: see furnish
+            show_own_links()
             _bind_settings(node)
             os.environ["PS1"] = f"{lab} {node}# "
             os.environ["NETPLUG_NODE"] = node
@@ -78,8 +79,6 @@ def _bind_settings(node: str) -> None:
     folder = SETTINGS / node
     if not folder.is_dir():
         return
-    unshare(CLONE_NEWNS)
-    mount("", "/", flags=MS_REC | MS_PRIVATE)
     for path in folder.iterdir():
         target = Path("/etc") / path.name
         if not target.exists() and not target.is_symlink():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,8 +56,8 @@ def _parse_fault(value: Any) -> Fault:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem: key, rule, nearest known key."""
-    item = error.errors()[0]
+    """The first problem: key, rule, nearest known key. A wrong key explains a missing one."""
+    item = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         fields = model.model_fields.items()
@@ -142,7 +143,7 @@ def read_lab(path: Path, *, seed: int = 0) -> Lab:
 
     Raises InputError, ConfigError.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_folder(path, seed)
     name = path.name.removesuffix(".clab.yml").removesuffix(".clab.yaml")
     if name == path.name:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from netplug.kernel.sandbox import MS_BIND, MS_REC, mount
+from netplug.kernel.sandbox import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, MS_SHARED, mount
 
 HIDDEN = {"netns", "netplug", "user", "xtables.lock"}  # of /run: nothing of the machine's is seen
 PRIVATE = ("/etc/cni", "/etc/netplug", "/etc/netns", "/var/lib/cni", "/var/lib/netplug")
@@ -18,6 +18,7 @@ SESSION = Path("/run/netplug/lab")  # where the lab's own folder is seen from in
 
 def furnish(session: Path, outside_uid: int) -> None:
     """Inside a new mount namespace: private /run, /etc and /var/lib. Raises OSError."""
+    show_own_links()
     keep = os.open(session, os.O_PATH | os.O_CLOEXEC)
     _make_run(outside_uid)
     SESSION.mkdir(parents=True)
@@ -31,6 +32,14 @@ def furnish(session: Path, outside_uid: int) -> None:
             mount("lab", name, "tmpfs", options="mode=755")
         except OSError:
             continue  # no overlay in user namespaces (before Linux 5.11), and no such folder
+
+
+def show_own_links() -> None:
+    """/sys/class/net of the namespace that we are in; sysfs shows the one it was mounted from."""
+    try:
+        mount("lab", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    except OSError:
+        return  # a container without a whole /sys: ip shows the links all the same
 
 
 def _make_run(outside_uid: int) -> None:
@@ -52,6 +61,9 @@ def _make_run(outside_uid: int) -> None:
         os.close(descriptor)
     for name in ("netns", "netplug"):
         os.mkdir(f"/run/{name}")
+    # `ip netns add` in one shell is seen in all, though each has mounts of its own.
+    mount("/run/netns", "/run/netns", flags=MS_BIND)
+    mount("", "/run/netns", flags=MS_SHARED)
     os.makedirs(f"/run/user/{outside_uid}", mode=0o700)
 
 

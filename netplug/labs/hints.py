@@ -39,10 +39,10 @@ def give_hint(lab: Lab, world: World, step: Step, rung: int) -> Hint:
 
 def observe(lab: Lab, world: World, step: Step) -> str:
     """Rung one: the first failing check, and what the kernel's state says about it."""
-    failing = [(check, verdict) for check in step.check if not (verdict := check.ask(world)).ok]
-    if not failing:
+    failing = next(((c, v) for c in step.check if not (v := c.ask(world)).ok), None)
+    if failing is None:
         return "every check of this step passes now: run netplug lab check"
-    check, verdict = failing[0]
+    check, verdict = failing
     lines = [f"expected: {verdict.expected}", f"found:    {verdict.found}"]
     if lab.keys.faults:
         found = diagnose(world, lab.keys.faults.of)

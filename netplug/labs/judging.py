@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from netplug.labs.checks.base import Verdict
+from netplug.labs.checks.base import Check, Verdict
 from netplug.labs.format import Lab, Step
 from netplug.labs.session import Progress
 from netplug.labs.world import World
@@ -28,6 +30,17 @@ class StepResult:
         return all(verdict.ok for verdict in self.verdicts)
 
 
+def ask_all(world: World, checks: Sequence[Check]) -> tuple[Verdict, ...]:
+    """The verdicts in order. Pings go at once: each that is not answered takes its time.
+
+    What listens or captures goes alone, for it would meet another's packets.
+    """
+    pings = [check for check in checks if check.independent]
+    with ThreadPoolExecutor(max(1, len(pings))) as pool:
+        found = dict(zip(map(id, pings), pool.map(lambda c: c.ask(world), pings), strict=True))
+    return tuple(found.get(id(check)) or check.ask(world) for check in checks)
+
+
 def judge(lab: Lab, world: World, progress: Progress, *, upto: str = "") -> list[StepResult]:
     """The steps in order, until one that was never passed fails; that one is `now`.
 
@@ -40,7 +53,7 @@ def judge(lab: Lab, world: World, progress: Progress, *, upto: str = "") -> list
         if blocked and not upto:
             results.append(StepResult(step, "later", ()))
             continue
-        verdicts = tuple(check.ask(world) for check in step.check)
+        verdicts = ask_all(world, step.check)
         if all(verdict.ok for verdict in verdicts):
             progress.reached.setdefault(step.id, time.time())
             results.append(StepResult(step, "done", verdicts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from netplug.errors import NotFound
@@ -29,9 +30,8 @@ def find_lab(text: str) -> Path:
         number, _, rest = folder.name.partition("-")
         if text in (folder.name, rest) or (text.isdigit() and number.lstrip("0") == text):
             return folder
-    path = Path(text)
-    if path.exists():
-        return path.absolute()
+    if os.path.exists(text):  # False, too, for what may not be seen
+        return Path(text).absolute()
     if text in topology_names():
         return SHIPPED / f"{text}.yaml"
     names = [folder.name.partition("-")[2] for folder in folders]

@@ -16,7 +16,7 @@ from typing import Literal
 
 from netplug.kernel.namespaces import in_namespace
 
-ANSWER_SECONDS = 0.7
+ANSWER_SECONDS = 0.5  # here an answer takes a millisecond, on a busy machine some more
 TRIES = 2  # the first packet may wait for ARP, or be the one that random loss takes
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
 IP_PMTUDISC_PROBE = 3  # don't fragment, and no remembered path MTU

@@ -21,7 +21,7 @@ from netplug.labs.world import HOST, NAMES, World
 
 # Everything that a namespace can hold beside what it was born with.
 WIPE = """
-for link in $(ls /sys/class/net 2>/dev/null; ip -o link | sed 's/^[0-9]*: //; s/[:@].*//'); do
+for link in $(ip -o link | sed 's/^[0-9]*: //; s/[:@].*//'); do
     [ "$link" = lo ] || ip link del "$link" 2>/dev/null
 done
 ip address flush dev lo; ip link set lo down; ip link set lo up

@@ -90,7 +90,7 @@ def write_file(path: Path, text: str) -> None:
 
 
 def sessions_folder() -> Path:
-    """Where this user's running labs are kept; made with mode 0700. Raises PermissionRefused."""
+    """Where this user's running labs are kept; it may not be there. Raises PermissionRefused."""
     uid = os.geteuid()
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}")
     if uid == 0:
@@ -99,8 +99,10 @@ def sessions_folder() -> Path:
         folder = runtime / "netplug-labs"
     else:
         folder = Path(f"/tmp/netplug-labs-{uid}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return folder
     if status.st_uid != uid or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
         raise PermissionRefused(
             f"{folder} cannot be used",
@@ -114,7 +116,8 @@ def sessions_folder() -> Path:
 def new_folder(name: str) -> Iterator[Path]:
     """The folder of a lab about to start; gone when the block fails. Raises Conflict."""
     sweep()
-    folder = sessions_folder() / name
+    sessions_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = sessions_folder() / name  # which looks whose it is
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
@@ -125,7 +128,7 @@ def new_folder(name: str) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         raise
 
 
@@ -146,16 +149,21 @@ def sessions() -> list[Session]:
     """The labs of this user that run; inside a lab, that one."""
     if os.environ.get(ENVIRONMENT) and (own := read_session(SESSION)):
         return [own]
-    found = (read_session(folder) for folder in sorted(sessions_folder().iterdir()))
+    found = (read_session(folder) for folder in _folders())
     return [session for session in found if session and session.running]
 
 
 def sweep() -> None:
     """Removes the folders of labs whose process has ended, and those of starts that were killed."""
-    for folder in sessions_folder().iterdir():
+    for folder in _folders():
         session = read_session(folder)
         if not (session.running if session else _is_starting(folder)):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _folders() -> list[Path]:
+    folder = sessions_folder()
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _is_starting(folder: Path) -> bool:
@@ -169,9 +177,13 @@ def _is_starting(folder: Path) -> bool:
 def end_session(session: Session) -> None:
     """Ends every process of the lab; the kernel takes its networks and files with them."""
     end_sandbox(session.pid)
-    shutil.rmtree(session.folder, ignore_errors=True)
+    _remove(session.folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        session.folder.parent.rmdir()
+        folder.parent.rmdir()
     except OSError:  # another lab runs
         pass
 

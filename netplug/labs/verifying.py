@@ -19,6 +19,7 @@ from netplug.labs.checks.asking import AskCheck
 from netplug.labs.entering import run_inside
 from netplug.labs.format import Lab, Step, read_lab
 from netplug.labs.injecting import diagnose, inject, mend, pick_faults
+from netplug.labs.judging import ask_all
 from netplug.labs.needs import demand_features
 from netplug.labs.resetting import reset
 from netplug.labs.running import start
@@ -115,28 +116,24 @@ def _prove_reached(lab: Lab, done: list[str], how: str) -> Iterator[str]:
     """Steps in `done` pass, and the one behind them does not."""
     with World(folder=lab.folder) as world:
         for step in lab.steps:
-            failing = _failing(world, step, answering=step.id in done)
             if step.id in done:
+                failing = _failing(world, step)
                 yield from (f"{how} does not pass {step.id}: {words}" for words in failing)
                 continue
-            if not failing:
+            if all(check.ask(world).ok for check in step.check):  # without any answer
                 yield f"{how} passes {step.id}, which was not done"
             return
 
 
-def _failing(world: World, step: Step, *, answering: bool = True) -> list[str]:
-    """Checks that fail, where the student would give the right answers, or none."""
-    found = []
+def _failing(world: World, step: Step) -> list[str]:
+    """Checks that fail, where the student gives the right answers."""
     for check in step.check:
-        if answering and isinstance(check, AskCheck):
+        if isinstance(check, AskCheck):
             right = check.right.values(world)
             world.answers[check.id] = right[0] if right else ""
-        verdict = check.ask(world)
-        if not verdict.ok:
-            found.append(f"expected {verdict.expected}; found {verdict.found}")
-        if isinstance(check, AskCheck):
-            world.answers.clear()
-    return found
+    verdicts = ask_all(world, step.check)
+    world.answers.clear()
+    return [f"expected {v.expected}; found {v.found}" for v in verdicts if not v.ok]
 
 
 def _prove_faults(lab: Lab, seed: int) -> Iterator[str]:

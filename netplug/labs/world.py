@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from ipaddress import ip_interface
 from pathlib import Path
@@ -31,6 +32,7 @@ class World:
         self.folder = folder
         self.answers = dict(answers or {})
         self._open: dict[str, int] = {}
+        self._lock = threading.Lock()  # checks run side by side
 
     def __enter__(self) -> World:
         return self
@@ -51,6 +53,10 @@ class World:
 
     def fd(self, node: str) -> int:
         """The node's network namespace. Raises NotFound."""
+        with self._lock:
+            return self._fd(node)
+
+    def _fd(self, node: str) -> int:
         if node not in self._open:
             path = NAMES / node
             fd = None

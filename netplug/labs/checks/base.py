@@ -39,6 +39,11 @@ class Check(BaseModel):
         """Reads the kernel and compares."""
         raise NotImplementedError
 
+    @property
+    def independent(self) -> bool:
+        """May it run beside others? Not where it listens, or watches what passes."""
+        return False
+
     def ask(self, world: World) -> Verdict:
         """The verdict, also where the question cannot even be asked."""
         try:

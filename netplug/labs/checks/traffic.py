@@ -33,6 +33,10 @@ class Flow(Check):
     count: int = Field(default=1, ge=1, le=100)
     data: int = Field(default=0, ge=0, le=1_000_000)
 
+    @property
+    def independent(self) -> bool:
+        return self.proto == "icmp" and self.count == 1 and not self.data
+
     def flow(self) -> str:
         port = "" if self.proto == "icmp" else f" {self.proto}/{self.port}"
         lands = f", which lands in {self.lands}" if self.lands else ""
@@ -168,6 +172,10 @@ class Watched(Flow):
 
     node: str
     dev: str
+
+    @property
+    def independent(self) -> bool:
+        return False
 
 
 class SeenCheck(Watched):
