@@ -1,8 +1,8 @@
 """mkdocs hooks: pages that lie beside docs/ are pages of the site as well.
 
-In the repository links lead from file to file (`../CONTRIBUTING.md`, `docs/labs.md`), so that they
-work wherever it is looked at. On the site they lead to the page that the file became; a link to a
-file that is no page becomes its text.
+In the repository links lead from file to file (`../CONTRIBUTING.md`, `docs/scripts.md`), so that
+they work wherever it is looked at. On the site they lead to the page that the file became; a link
+to a file that is no page becomes its text.
 """
 
 from __future__ import annotations

@@ -35,14 +35,18 @@ def run(
 ) -> int:
     """The exit status of a command line that this process runs, with what `make_context` makes
     of its --conf-dir; `width` in columns is for help texts."""
-    from netplug.cli.app import get_command
     from netplug.cli.output import print_error
     from netplug.errors import NetplugError
 
+    words, name = list(arguments), "netplug"
+    if words[:1] == ["lab"]:  # needs neither the agent's modules nor CNI's: half of a start
+        from netplug.cli.lab import get_command
+
+        words, name = words[1:], "netplug lab"
+    else:
+        from netplug.cli.app import get_command
     try:
-        get_command().main(
-            list(arguments), prog_name="netplug", obj=make_context, terminal_width=width
-        )
+        get_command().main(words, prog_name=name, obj=make_context, terminal_width=width)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NetplugError as error:

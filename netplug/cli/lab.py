@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,24 +63,19 @@ def list_(json: Json = False) -> None:
     from netplug.labs.needs import missing_features
     from netplug.labs.session import sessions
 
-    labs = [read_lab(folder) for folder in shipped()]
-    missing = missing_features({need for lab in labs for need in lab.keys.needs})
+    labs = [(folder.name.partition("-")[0], read_lab(folder)) for folder in shipped()]
+    missing = missing_features({need for _, lab in labs for need in lab.keys.needs})
     running = {session.name for session in sessions()}
     rows = []
-    for lab in labs:
+    for number, lab in labs:
         why = next((missing[need] for need in lab.keys.needs if need in missing), "")
         state = "running" if lab.name in running else f"unavailable: {why}" if why else ""
-        rows.append((lab.name, f"{lab.keys.minutes} min", lab.keys.title, state))
+        rows.append((number.lstrip("0"), lab.name, lab.keys.minutes, lab.keys.title, state))
     if json:
-        keys = ("name", "minutes", "title", "state")
-        print_json(
-            [
-                dict(zip(keys, (lab.name, lab.keys.minutes, lab.keys.title, row[3]), strict=True))
-                for lab, row in zip(labs, rows, strict=True)
-            ]
-        )
+        keys = ("number", "name", "minutes", "title", "state")
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
-    print_table(("LAB", "TIME", "TITLE", "STATE"), rows, "no lab is installed")
+    print_table(("NO", "LAB", "MINUTES", "TITLE", "STATE"), rows, "no lab is installed")
 
 
 @app.command()
@@ -95,7 +90,7 @@ def start(
 ) -> None:
     """Start a lab, or any topology file. It needs no root, and is gone when it stops."""
     from netplug.cli.progress import Bar
-    from netplug.labs.format import read_lab
+    from netplug.labs.format import lab_name, read_lab
     from netplug.labs.library import find_lab
     from netplug.labs.needs import demand_features
     from netplug.labs.running import start as start_lab
@@ -103,7 +98,7 @@ def start(
 
     path = find_lab(lab)
     if student and not seed:
-        seed = seed_of(student, path.name)
+        seed = seed_of(student, lab_name(path))
     found = read_lab(path, seed=seed)
     demand_features(found)
     for line in found.warnings:
@@ -448,3 +443,8 @@ def new(
     for path in write_template(folder):
         print(path)
     say(f"try it: netplug lab verify {folder}")
+
+
+def get_command() -> Any:
+    """The group alone, for a process that was asked for it."""
+    return typer.main.get_command(app)

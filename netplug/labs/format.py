@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from netplug.labs.vary import Values, compute_values, substitute
 from netplug.labs.world import HOST
 
 FILE, TEXT, SOLUTION = "lab.yaml", "text.md", "solution.sh"
+NUMBER = re.compile(r"^\d+-")
 
 
 class _Keys(BaseModel):
@@ -176,7 +178,12 @@ def _read_folder(folder: Path, seed: int) -> Lab:
         raise ConfigError(str(file), explain(error, _model_of(error))) from error
     topology = _read_topology(keys, folder)
     _check_steps(keys, str(file))
-    return Lab(folder.name, keys, topology, folder=folder, values=values)
+    return Lab(lab_name(folder), keys, topology, folder=folder, values=values)
+
+
+def lab_name(folder: Path) -> str:
+    """The folder's name without the number that gives its place in a course."""
+    return NUMBER.sub("", folder.name) or folder.name
 
 
 def _model_of(error: ValidationError) -> type[BaseModel]:

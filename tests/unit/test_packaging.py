@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {".": "netplug", "plugins": "plugins", "ipam": "ipam", "fixtures": "netns-fixtures"}
-SHIPPED = {".py", ".yaml", ".typed", ".c"}
+SHIPPED = {".py", ".yaml", ".typed", ".c", ".md", ".sh"}
 
 
 def run(*command: str | Path) -> str:

@@ -28,7 +28,8 @@ def refusal(text: str) -> ConfigError:
 def test_shipped_topologies_are_valid_and_described(name: str) -> None:
     topology = load(name)
     assert topology.about
-    assert topology.nodes and topology.links
+    assert topology.nodes
+    assert topology.links or "without any link" in topology.about
 
 
 @pytest.mark.parametrize(
