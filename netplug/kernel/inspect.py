@@ -37,6 +37,7 @@ class LinkState:
     mtu: int
     up: bool
     carrier: bool
+    operstate: str = "UNKNOWN"
     master: str = ""
     parent: str = ""
     peer_index: int = 0
@@ -132,6 +133,7 @@ def _link(message: Any, names: dict[int, str]) -> LinkState:
         mtu=message.get("IFLA_MTU") or 0,
         up=bool(message["flags"] & IFF_UP),
         carrier=bool(message.get("IFLA_CARRIER")),
+        operstate=message.get("IFLA_OPERSTATE") or "UNKNOWN",
         master=names.get(message.get("IFLA_MASTER") or 0, ""),
         parent=names.get(link, "") if kind in ("macvlan", "ipvlan", "vlan", "vxlan") else "",
         peer_index=link if kind == "veth" else 0,
