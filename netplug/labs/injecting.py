@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from netplug.errors import KernelRefused
-from netplug.kernel.inspect import LinkState
 from netplug.labs.checks.base import Verdict
 from netplug.labs.checks.registry import CHECKS
 from netplug.labs.faults.base import Fault
 from netplug.labs.format import Lab
+from netplug.labs.settling import settle
 from netplug.labs.vary import generator
 from netplug.labs.world import World
-
-SETTLE_TIME = 3.0  # seconds
-SETTLE_STEP = 0.02
 
 
 def pick_faults(lab: Lab, seed: int) -> list[Fault]:
@@ -41,22 +37,7 @@ def _run(world: World, fault: Fault, command: str, what: str) -> None:
     done = world.run(fault.node, command)
     if done.returncode:
         raise KernelRefused(f"the fault {fault} {what}", done.stderr.strip() or command)
-    settle(world, fault.node)
-
-
-def settle(world: World, node: str) -> None:
-    """Waits until the node's raised links are operational: the kernel's link watcher takes up
-    to a second to say so, and a bridge passes nothing through a port before."""
-    deadline = time.monotonic() + SETTLE_TIME
-    while any(_pending(link) for link in world.links(node).values()):
-        if time.monotonic() > deadline:
-            return  # what is broken shall stay so
-        time.sleep(SETTLE_STEP)
-
-
-def _pending(link: LinkState) -> bool:
-    asleep = link.operstate in ("DOWN", "LOWERLAYERDOWN") or link.port_state == "disabled"
-    return link.up and link.carrier and asleep
+    settle(world)
 
 
 def examine(world: World, fault: Fault) -> Verdict:

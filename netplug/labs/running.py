@@ -14,10 +14,8 @@ from netplug.kernel import batch
 from netplug.kernel.namespaces import boot_id, netlink_socket, own_namespace
 from netplug.kernel.sandbox import start_sandbox
 from netplug.labs.entering import set_environment
-from netplug.labs.faults.base import Fault
 from netplug.labs.format import Lab
 from netplug.labs.furnish import furnish
-from netplug.labs.injecting import inject, pick_faults
 from netplug.labs.session import (
     Progress,
     Session,
@@ -25,8 +23,6 @@ from netplug.labs.session import (
     new_folder,
     write_session,
 )
-from netplug.labs.solution import SETUP, apply_stages
-from netplug.labs.world import World
 
 Report = Callable[[int, int], None]  # nodes made so far, of how many
 
@@ -62,9 +58,7 @@ def start(
 
         outside = os.geteuid()
         start_sandbox(
-            lambda say: _prepare(
-                lab, folder, outside, pick_faults(lab, seed) if faults else [], say
-            ),
+            lambda say: _prepare(lab, folder, outside, seed if faults else None, say),
             record,
             on_message=lambda message: report(*message),
         )
@@ -80,7 +74,7 @@ def demand_privileges(lab: Lab) -> None:
 
 
 def _prepare(
-    lab: Lab, folder: Path, outside: int, faults: list[Fault], say: Callable[[Any], None]
+    lab: Lab, folder: Path, outside: int, seed: int | None, say: Callable[[Any], None]
 ) -> None:
     """In the sandbox, by its first process."""
     furnish(folder, outside)
@@ -91,7 +85,17 @@ def _prepare(
     os.close(fd)
     if lab.topology.nodes or lab.topology.switches:
         build(lab.topology, names="", report=lambda done, total: say((done, total)))
+    if lab.folder is not None:
+        _set_up(lab, seed)
+
+
+def _set_up(lab: Lab, seed: int | None) -> None:
+    """What the exercise begins with; no faults without a seed."""
+    from netplug.labs.injecting import inject, pick_faults  # late: a bare topology has neither
+    from netplug.labs.solution import SETUP, apply_stages
+    from netplug.labs.world import World
+
     with World(folder=lab.folder) as world:
         apply_stages(lab, world, [SETUP])
-        for fault in faults:
+        for fault in [] if seed is None else pick_faults(lab, seed):
             inject(world, fault)

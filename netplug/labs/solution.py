@@ -18,6 +18,7 @@ from netplug.host import Host
 from netplug.kernel import Kernel
 from netplug.labs.checks.base import Check
 from netplug.labs.format import SOLUTION, Lab
+from netplug.labs.settling import settle
 from netplug.labs.world import World
 from netplug.resources import Shell
 
@@ -117,3 +118,5 @@ def apply_stages(lab: Lab, world: World, steps: Iterable[str]) -> None:
     stages = plan_stages(lab, world, steps)
     with Host() as host, host.kernel() as kernel:
         plan.add(kernel, stages)
+    if len(stages):
+        settle(world)
