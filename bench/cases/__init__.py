@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from bench.case import Case
-from bench.cases import attach, labs, memory, netavark, overlay, parallel, scale, shell
+from bench.cases import (
+    attach,
+    labs,
+    memory,
+    names,
+    netavark,
+    overlay,
+    parallel,
+    scale,
+    shell,
+)
 
 CASES: tuple[Case, ...] = (
     *attach.CASES,
@@ -12,6 +22,7 @@ CASES: tuple[Case, ...] = (
     *shell.CASES,
     *labs.CASES,
     *memory.CASES,
+    *names.CASES,
     *overlay.CASES,
     *scale.CASES,  # last: the kernel needs a while to destroy its hosts
 )
