@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from netplug.dns import wire
+from netplug.dns.burst import burst_of
 from netplug.dns.listening import Place
 from netplug.dns.names import Answer
 from netplug.dns.registry import Client
 from netplug.dns.render import render_answer
 from netplug.dns.upstream import Forwarder, Upstreams
 
-BURST = 64  # questions of one socket before the others get their turn
 READY_LIMIT = 65_536  # replies kept for one view
 RATE = 2_000.0  # questions a second of one client that are not answered from what is ready
 BURST_ALLOWANCE = 4_000.0
@@ -22,6 +23,7 @@ PLAIN_FLAGS = (wire.RD, wire.RD | wire.AD, 0)
 TCP_LIMIT = 65_535
 
 Send = Callable[[bytes], None]
+log = logging.getLogger("netplug.dns")
 
 
 @dataclass(slots=True)
@@ -35,25 +37,30 @@ class Answers:
 
     def drain(self, place: Place) -> None:
         """Answers what waits on a UDP socket, a burst of it."""
-        receive, send, only = place.udp.recvfrom, place.udp.sendto, place.only
-        client_of, ready = place.clients.get, 0
-        try:
-            for _ in range(BURST):
-                data, peer = receive(4096)
-                client = only or client_of(peer[0])
-                if client is not None:
-                    reply = client.view.ready.get(data[2:])
-                    if reply is not None:
-                        ready += 1
-                        send(data[:2] + reply, peer)
-                        continue
-                self._answer_datagram(place, data, client, peer)
-        except BlockingIOError:
-            pass
-        except OSError:  # a reply that a firewall refuses (EPERM), or news by ICMP
-            self.counts["send_errors"] += 1
-        finally:
-            self.counts["ready"] += ready
+        fd, only, client_of = place.udp.fileno(), place.only, place.clients.get
+        burst = burst_of(place.udp.family)
+        questions, replies, sizes = burst.questions, burst.replies, burst.reply_sizes
+        first = ready = refused = 0  # the first slot whose reply has not been sent
+        received = burst.receive(fd)
+        for (number, at, text, host, host_end), size in zip(burst.slots, received, strict=False):
+            client = only or client_of(bytes(burst.addresses[host:host_end]))
+            if client is not None:
+                view, question = client.view, bytes(questions[text : at + size])
+                reply = view.ready.get(question) or view.turn(question)
+                if reply is not None:
+                    ready += 1
+                    sizes[number] = length = len(reply) + 2
+                    replies[at : at + length] = bytes(questions[at:text]) + reply
+                    continue
+            refused += burst.send(fd, first, number)
+            first = number + 1
+            self._answer_datagram(
+                place, bytes(questions[at : at + size]), client, burst.peer(number)
+            )
+        refused += burst.send(fd, first, len(received))
+        self.counts["ready"] += ready
+        if refused:
+            self.counts["send_errors"] += refused
 
     def _answer_datagram(
         self, place: Place, data: bytes, client: Client | None, peer: tuple[object, ...]
@@ -66,14 +73,11 @@ class Answers:
             except OSError:
                 self.counts["send_errors"] += 1
 
-        if client is not None:
-            replies = client.view.turning.get(data[2:])
-            if replies is not None:
-                self.counts["ready"] += 1
-                replies.append(replies.pop(0))
-                send(data[:2] + replies[0])
-                return
-        self.answer(data, client, send, over_tcp=False)
+        try:
+            self.answer(data, client, send, over_tcp=False)
+        except Exception:  # the others of the burst are answered all the same
+            self.counts["failed"] += 1
+            log.exception("a question failed")
 
     def answer_stream(self, data: bytes, client: Client, send: Send) -> None:
         self.answer(data, client, send, over_tcp=True)

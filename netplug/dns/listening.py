@@ -40,7 +40,7 @@ class Taken(Exception):
 class Place:
     """One address with its two sockets. `users` are the attachments that ask there.
 
-    `clients` are those of the device by their address; `only` is the one that can ask inside.
+    `clients` are those of the device by their packed address; `only` is the one that can ask inside.
     """
 
     namespace: tuple[int, int]
@@ -49,12 +49,13 @@ class Place:
     udp: socket.socket
     tcp: socket.socket
     index: int = 0
-    clients: dict[str, Client] = field(default_factory=dict)
+    clients: dict[bytes, Client] = field(default_factory=dict)
     only: Client | None = None
     users: set[tuple[str, str]] = field(default_factory=set)
 
     def client(self, peer: str) -> Client | None:
-        return self.only or self.clients.get(peer)
+        """Who asks from this address, as a socket says it."""
+        return self.only or self.clients.get(ip_address(peer.partition("%")[0]).packed)
 
     def close(self) -> None:
         self.udp.close()

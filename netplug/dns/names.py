@@ -345,6 +345,14 @@ class View:
             self.turning[question] = replies
         self._kept.setdefault(base, []).append(question)
 
+    def turn(self, question: bytes) -> bytes | None:
+        """The next one of several replies that are kept."""
+        replies = self.turning.get(question)
+        if replies is None:
+            return None
+        replies.append(replies.pop(0))
+        return replies[0]
+
     def forget(self, changed: Iterable[str]) -> None:
         """In one go, between two questions: what follows from these names is looked up anew."""
         for base in changed:

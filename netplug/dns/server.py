@@ -40,7 +40,7 @@ class Site:
     id: str
     fd: int
     identity: tuple[int, int]
-    clients: dict[str, dict[str, Client]] = field(default_factory=dict)  # device, address
+    clients: dict[str, dict[bytes, Client]] = field(default_factory=dict)  # device, address
     places: dict[tuple[str, IPAddress], Place] = field(default_factory=dict)
     users: set[Key] = field(default_factory=set)
 
@@ -181,7 +181,7 @@ class NameServer:
     def _clients_of(self, site: Site, device: str, client: Client) -> None:
         clients = site.clients.setdefault(device, {})
         for address in client.attached.member.addresses:
-            clients[str(address)] = client
+            clients[address.packed] = client
 
     def _unplace(
         self, site: Site, client: Client, *, keep: tuple[tuple[str, IPAddress], ...] = ()
@@ -191,8 +191,8 @@ class NameServer:
         for device, address in client.attached.points:
             clients = site.clients.get(device, {})
             for own in client.attached.member.addresses:
-                if clients.get(str(own)) is client:
-                    del clients[str(own)]
+                if clients.get(own.packed) is client:
+                    del clients[own.packed]
             place = site.places.get((device, address))
             if (device, address) in keep:
                 continue
