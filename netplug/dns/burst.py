@@ -60,16 +60,17 @@ class Burst:
         self._incoming, parts = self._make_messages(rooms[0], rooms[2])
         self._outgoing, replies = self._make_messages(rooms[1], rooms[2])
         self._parts = parts, replies  # the kernel reads them: they must live on
-        self._in, self._out = map(ctypes.addressof, (self._incoming, self._outgoing))
+        self._in, self._out = ctypes.addressof(self._incoming), ctypes.addressof(self._outgoing)
         integers = memoryview(self._incoming).cast("B").cast("I")
         self._sizes = integers[_Message.size.offset // INTEGER :: MESSAGE // INTEGER]
-        self.reply_sizes = memoryview(replies).cast("B").cast("N")[1::2]
+        self.reply_sizes = memoryview(replies).cast("B").cast("L")[1::2]  # size_t
 
     def _make_messages(
         self, data: ctypes.Array[ctypes.c_char], addresses: ctypes.Array[ctypes.c_char]
     ) -> tuple[ctypes.Array[_Message], ctypes.Array[_Part]]:
         messages, parts = (_Message * BURST)(), (_Part * BURST)()
-        at, addresses_at, parts_at = map(ctypes.addressof, (data, addresses, parts))
+        at, addresses_at = ctypes.addressof(data), ctypes.addressof(addresses)
+        parts_at = ctypes.addressof(parts)
         for number in range(BURST):
             parts[number] = _Part(at + number * ROOM, ROOM)
             header = messages[number].header

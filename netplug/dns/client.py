@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from netplug.dns.protocol import NAME, ask
+from netplug.dns.protocol import NAME, Channel, ask
 from netplug.kernel import Kernel
 from netplug.model import Dns
 from netplug.state import Record, State
@@ -18,7 +18,7 @@ class NameService:
     """`engine.Names` over the control socket in `folder`.
 
     `start` brings the name server up, and says whether it is; by default the agent is asked
-    to do so, where there is one.
+    to do so, where there is one. `channel` is one that is open already.
     """
 
     def __init__(
@@ -26,8 +26,10 @@ class NameService:
         folder: Path,
         log: Callable[[str], None],
         start: Callable[[], bool] | None = None,
+        channel: Channel | None = None,
     ) -> None:
-        self._folder, self._log = folder, log
+        self._log = log
+        self._channel = channel or Channel(folder / NAME)
         self._start = start or (lambda: ask_agent(folder))
 
     def publish(self, state: State, record: Record, kernel: Kernel) -> Dns:
@@ -64,9 +66,9 @@ class NameService:
 
     def _ask(self, request: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
         """The answer; the key `down` says why there is none."""
-        path = self._folder / NAME
+        path = self._channel.path
         try:
-            return ask(path, request, fds)
+            return self._channel.ask(request, fds)
         except (FileNotFoundError, ConnectionRefusedError):
             return {"down": f"no name server answers on {path} (run: netplug agent start)"}
         except (OSError, ValueError) as error:

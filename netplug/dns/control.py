@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netplug import __version__
-from netplug.dns.loop import WRITE
+from netplug.dns.loop import WRITE, Timer
 from netplug.dns.protocol import DESCRIPTORS, LINE_LIMIT
 from netplug.dns.remote import RemoteNames
 from netplug.dns.server import NameServer
@@ -50,9 +50,11 @@ class Control:
             return
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         _, uid, _ = CREDENTIALS.unpack(raw)
-        if uid not in (0, os.geteuid()) or len(self.open) >= CONNECTIONS:
+        if uid not in (0, os.geteuid()):
             connection.close()
             return
+        if len(self.open) >= CONNECTIONS:  # who has said nothing for the longest time
+            min(self.open, key=lambda one: one.heard).close()
         connection.setblocking(False)
         opened = _Connection(self, connection)
         self.open.add(opened)
@@ -152,6 +154,8 @@ COMMANDS = ("sync", "remote", "status", "stats", "records", "flush", "query", "s
 
 @dataclass(eq=False)
 class _Connection:
+    """Requests of one caller, one at a time; agents keep it open between them."""
+
     control: Control
     socket: socket.socket
 
@@ -160,7 +164,8 @@ class _Connection:
         self._fds: list[int] = []
         self._loop = self.control.server.loop
         self._loop.register(self.socket.fileno(), self.read)
-        self._timer = self._loop.later(PATIENCE, self.close)
+        self._timer: Timer | None = None
+        self.heard = time.monotonic()
 
     def read(self) -> None:
         try:
@@ -174,16 +179,20 @@ class _Connection:
             return
         self._fds += fds
         self._in += data
+        self.heard = time.monotonic()
         broken = flags & socket.MSG_CTRUNC or len(self._fds) > DESCRIPTORS
         if not data or broken or len(self._in) > LINE_LIMIT:
             self.close()
-            return
-        if self._in.endswith(b"\n"):
+        elif self._in.endswith(b"\n"):
+            self._stop_timer()
             line, self._in = self._in, b""
             self.control.answer(line, self._fds, self._answer)
+        elif self._timer is None:
+            self._timer = self._loop.later(PATIENCE, self.close)
 
     def _answer(self, answer: dict[str, Any]) -> None:
-        self._out = json.dumps(answer).encode() + b"\n"
+        self._out += json.dumps(answer).encode() + b"\n"
+        self._close_fds()
         self._write()
 
     def _write(self) -> None:
@@ -194,19 +203,31 @@ class _Connection:
         except BlockingIOError:
             pass
         except OSError:
-            self._out = b""
+            self.close()
+            return
         if self._out:
             self._loop.register(self.socket.fileno(), self._write, WRITE)
-        else:
-            self.close()
+            if self._timer is None:
+                self._timer = self._loop.later(PATIENCE, self.close)
+        elif self._timer is not None:
+            self._stop_timer()
+            self._loop.register(self.socket.fileno(), self.read)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_fds(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
 
     def close(self) -> None:
         if self.socket.fileno() < 0:
             return
-        self._timer.cancel()
-        for fd in self._fds:
-            os.close(fd)
-        self._fds.clear()
+        self._stop_timer()
+        self._close_fds()
         self._loop.unregister(self.socket.fileno())
         self.socket.close()
         self.control.open.discard(self)

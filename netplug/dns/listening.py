@@ -40,7 +40,8 @@ class Taken(Exception):
 class Place:
     """One address with its two sockets. `users` are the attachments that ask there.
 
-    `clients` are those of the device by their packed address; `only` is the one that can ask inside.
+    `clients` are those of the device by their packed address; `only` is the one that can ask
+    inside.
     """
 
     namespace: tuple[int, int]

@@ -112,16 +112,14 @@ def parse_row(row: tuple[Any, ...]) -> Attached | None:
     """None for a network without names, or a record that cannot be read."""
     host, owner, phase, cookie, since, attachment, config, plan, result = row
     try:
-        settings = json.loads(config)
-        names, _ = parse_names(settings)
-        if names is None or result is None:
+        network = parse_config(config)
+        if network is None or result is None:
             return None
         return make_attached(
             (host, owner, cookie),
             (phase, since),
             decode(Attachment, json.loads(attachment)),
-            names,
-            settings,
+            network,
             json.loads(plan),
             json.loads(result),
         )
@@ -129,19 +127,43 @@ def parse_row(row: tuple[Any, ...]) -> Attached | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class NamedNetwork:
+    """What the name server needs of a network's configuration."""
+
+    names: Names
+    upstreams: tuple[str, ...]
+    internal: bool
+
+
+@functools.lru_cache(256)  # many attachments have the same one
+def parse_config(text: str) -> NamedNetwork | None:
+    """None for a network without names. Raises ConfigError, ValueError."""
+    config = json.loads(text)
+    names, _ = parse_names(config)
+    if names is None:
+        return None
+    return NamedNetwork(names, tuple(_configured(config)), bool(config.get("internal")))
+
+
+@functools.lru_cache(1024)  # a gateway is that of many
+def parse_interface(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    return ipaddress.ip_interface(text)
+
+
 def make_attached(
     where: tuple[str, str, int],
     mark: Mark,
     attachment: Attachment,
-    names: Names,
-    config: dict[str, Any],
+    network: NamedNetwork,
     plan: dict[str, Any],
     result: dict[str, Any],
 ) -> Attached:
     """`plan` and `result` as they are stored: decoding them whole would take most of a sync."""
     host, owner, cookie = where
     points = tuple(host_addresses(plan))
-    addresses = [ipaddress.ip_interface(ip["address"]) for ip in result.get("ips", ())]
+    names = network.names
+    addresses = [parse_interface(ip["address"]) for ip in result.get("ips", ())]
     member = Member(
         host=host,
         network=attachment.network,
@@ -152,7 +174,7 @@ def make_attached(
         services=tuple(compute_services(attachment, names)),
         domain=names.domain,
         ttl=names.ttl,
-        internal=bool(config.get("internal")),
+        internal=network.internal,
         subnets=tuple(dict.fromkeys(address.network for address in addresses)),
         gateways=tuple(address for _, address in points),
     )
@@ -163,7 +185,7 @@ def make_attached(
         attachment.sandbox,
         points,
         tuple(result.get("dns", {}).get("nameservers", ())),
-        attachment.dns.nameservers or names.upstreams or tuple(_configured(config)),
+        attachment.dns.nameservers or names.upstreams or network.upstreams,
     )
 
 
@@ -172,7 +194,7 @@ def host_addresses(plan: dict[str, Any]) -> Iterator[tuple[str, IPAddress]]:
     for step in plan.get("steps", ()):
         if step.get("type") == "Addresses" and step.get("place") == "host":
             for text in step.get("addresses", ()):
-                yield step["device"], ipaddress.ip_interface(text).ip
+                yield step["device"], parse_interface(text).ip
 
 
 def compute_names(attachment: Attachment) -> tuple[str, ...]:

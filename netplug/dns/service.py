@@ -16,7 +16,7 @@ from typing import Any
 
 from netplug import __version__
 from netplug.dns.client import NameService
-from netplug.dns.protocol import NAME, ask
+from netplug.dns.protocol import NAME, Channel, ask
 from netplug.dns.records import NAMED
 from netplug.statefile import FILE
 
@@ -73,12 +73,19 @@ class Supervisor:
     def __init__(self, folder: Path, state_folder: Path, *, external: bool = False) -> None:
         self._folder, self._state_folder, self._external = folder, state_folder, external
         self._lock = threading.Lock()
+        self._of_thread = threading.local()
         self._looked = 0.0
         self.wanted = has_names(state_folder)
 
     def client(self, log: Callable[[str], None]) -> NameService:
-        """The engine's way to it, which starts it when it is first needed."""
-        return NameService(self._folder, log, self.ensure)
+        """The engine's way to it, which starts it when it is first needed.
+
+        Each thread has a connection of its own that stays open.
+        """
+        channel: Channel | None = getattr(self._of_thread, "channel", None)
+        if channel is None:
+            channel = self._of_thread.channel = Channel(self._folder / NAME)
+        return NameService(self._folder, log, self.ensure, channel)
 
     def ensure(self) -> bool:
         """Whether one of this version answers now; it is started where none does."""

@@ -149,8 +149,7 @@ class Exchange:
         elif not self.open and (not self.timer or self.tried >= 2 * len(self.upstreams.servers)):
             self.fail(attempt.name)
 
-    def succeed(self, attempt: Attempt, message: bytes, reply: wire.Reply) -> None:
-        bare = strip_opt(message, reply)
+    def succeed(self, attempt: Attempt, bare: bytes) -> None:
         again = wire.parse_reply(bare, self.query.question)
         self.upstreams.cache.put(self.key, bare, again, time.monotonic())
         self.finish(bare, attempt.name)
@@ -263,6 +262,7 @@ class Attempt:
             reply = wire.parse_reply(data, query.question)
             if data[:2] != self.id.to_bytes(2, "big"):
                 raise wire.Malformed("another id")
+            bare = strip_opt(data, reply)
         except wire.Malformed:  # somebody guesses: the true reply may still come
             counts["false_reply"] += 1
             if over_tcp:
@@ -278,9 +278,9 @@ class Attempt:
             self.edns = False
             self.start()
         elif reply.rcode in BAD or reply.rcode > 15:
-            self.exchange.failed(self, strip_opt(data, reply))
+            self.exchange.failed(self, bare)
         else:
-            self.exchange.succeed(self, data, reply)
+            self.exchange.succeed(self, bare)
 
     # over TCP
 
@@ -335,20 +335,24 @@ class Attempt:
 
 
 def strip_opt(message: bytes, reply: wire.Reply) -> bytes:
-    """Without the record that is between the server and us (RFC 6891 section 6.1.1).
+    """Without the record that is between the server and us (RFC 6891 section 6.1.1), and
+    without what is behind the last record.
 
     It is the last one as a rule; where it is not, pointers behind it would go wrong, so that
-    the message is packed anew.
+    the message is packed anew. Raises Malformed where that cannot be done.
     """
     if reply.opt is None:
-        return message
+        return message[: reply.end]
     start, end = reply.opt
-    if end != len(message):
+    if end != reply.end:
         from dnslib import DNSRecord
 
-        whole = DNSRecord.parse(message)
-        whole.ar = [record for record in whole.ar if record.rtype != wire.OPT]
-        packed: bytes = whole.pack()
+        try:
+            whole = DNSRecord.parse(message)
+            whole.ar = [record for record in whole.ar if record.rtype != wire.OPT]
+            packed: bytes = whole.pack()
+        except Exception:  # dnslib has many, for what is wrong inside of records
+            raise wire.Malformed("records that cannot be read") from None
         return packed
     *rest, additions = wire.HEADER.unpack_from(message)
     return wire.HEADER.pack(*rest, additions - 1) + message[wire.HEADER.size : start]

@@ -202,13 +202,15 @@ def udp_limit(query: Query) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a walk over a reply found: `ttls` are offsets of TTL fields, `opt` is where OPT is."""
+    """What a walk over a reply found: `ttls` are offsets of TTL fields, `opt` is where OPT is,
+    `end` is where the last record ends: some servers send more."""
 
     rcode: int
     flags: int
     ttl: int | None  # the least of answers; of a negative one, of its SOA (RFC 2308)
     ttls: tuple[int, ...]
     opt: tuple[int, int] | None
+    end: int
 
 
 def parse_reply(data: bytes, question: bytes) -> Reply:
@@ -246,7 +248,7 @@ def _walk(data: bytes, at: int, flags: int, counts: list[int]) -> Reply:
                 elif section == 1 and kind == SOA and not counts[0] and length >= 4:
                     least.append(min(ttl, struct.unpack_from("!I", data, end - 4)[0]))
             at = end
-    return Reply(rcode, flags, min(least) if least else None, tuple(ttls), opt)
+    return Reply(rcode, flags, min(least) if least else None, tuple(ttls), opt, at)
 
 
 def age(message: bytes, ttls: tuple[int, ...], seconds: int) -> bytes:

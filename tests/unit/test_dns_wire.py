@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from netplug.dns import wire
 from netplug.dns.cache import Cache, lifetime
+from netplug.dns.upstream import strip_opt
 
 
 def asked(name: str = "web", kind: str = "A", **edns: int) -> bytes:
@@ -125,15 +126,15 @@ def negative(minimum: int, ttl: int = 60) -> wire.Reply:
 def test_how_long_a_reply_is_kept() -> None:
     assert lifetime(negative(10)) == 10 and lifetime(negative(100)) == 60  # RFC 2308
     assert lifetime(negative(9999, 9999)) == 300
-    assert lifetime(wire.Reply(wire.NOERROR, 0, 99_999, (), None)) == 3600
-    assert lifetime(wire.Reply(wire.NXDOMAIN, 0, None, (), None)) == 0
-    assert lifetime(wire.Reply(wire.SERVFAIL, 0, None, (), None)) == 1
-    assert lifetime(wire.Reply(wire.REFUSED, 0, None, (), None)) == 0
+    assert lifetime(wire.Reply(wire.NOERROR, 0, 99_999, (), None, 12)) == 3600
+    assert lifetime(wire.Reply(wire.NXDOMAIN, 0, None, (), None, 12)) == 0
+    assert lifetime(wire.Reply(wire.SERVFAIL, 0, None, (), None, 12)) == 1
+    assert lifetime(wire.Reply(wire.REFUSED, 0, None, (), None, 12)) == 0
 
 
 def test_the_cache_is_bounded() -> None:
     cache = Cache(entries=10, size=400)
-    reply = wire.Reply(wire.NOERROR, 0, 60, (), None)
+    reply = wire.Reply(wire.NOERROR, 0, 60, (), None, 12)
     for number in range(50):
         cache.put((bytes([number]), False, False), b"x" * 45, reply, 0.0)
         assert len(cache) <= 10 and cache.bytes <= 400
@@ -170,3 +171,14 @@ def test_any_damage(data: st.DataObject) -> None:
         assert len(wire.age(damaged, reply.ttls, 7)) == len(damaged)
     except wire.Malformed:
         pass
+
+
+def test_what_is_behind_the_last_record_is_not_passed_on() -> None:
+    """Found by fuzzing: our own OPT came behind it, where nobody could read it."""
+    question = asked()[12:]
+    for opt in (False, True):
+        message = replied(asked(), 2, opt=opt) + b"more"
+        bare = strip_opt(message, wire.parse_reply(message, question))
+        assert bare == replied(asked(), 2)
+        told = wire.finish(bare, wire.parse_query(asked(udp_len=1232)), 1232)
+        assert len(DNSRecord.parse(told).ar) == 1
