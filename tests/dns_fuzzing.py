@@ -80,7 +80,7 @@ def render_question(choice: random.Random) -> bytes:
         name = "".join(choice.choice((letter.upper(), letter)) for letter in name)
     record = DNSRecord(
         DNSHeader(id=choice.getrandbits(16), bitmap=choice.choice((0x100, 0x120, 0, 0x110))),
-        q=DNSQuestion(name, choice.choice(KINDS)),
+        q=DNSQuestion(name, choice.choice((wire.A, choice.choice(KINDS)))),
     )
     if choice.random() < 0.4:
         options = [EDNSOption(choice.randrange(20), bytes(choice.randrange(9)))]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents import Station, ask
 
-from netplug.dns import protocol
+from netplug.dns import protocol, service
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -73,3 +73,7 @@ class Names:
 
     def delete(self, host: Host, container: Host, /, **keys: Any) -> None:
         self.call("DEL", host, container, **keys)
+
+    def status(self) -> dict[str, Any]:
+        """The name server's; {} where none answers."""
+        return service.read_status(self.folder) or {}

@@ -176,7 +176,7 @@ def test_datagrams_get_the_same_answers_in_bursts() -> None:
             except BlockingIOError:
                 pass
             assert heard == expected
-    assert fast.counts["ready"] > 300
+    assert fast.counts["ready"] > 100
     assert fast.counts["malformed"] == plain.counts["malformed"] > 50
 
 
