@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.case import Setup
+from bench.case import NotMeasured, Setup
 from bench.chain import SEARCH_PATH, Attachment, Chain, SimulatedHost
 from bench.configs import make_netplug_plugin
 from bench.execute import Execution, execute
@@ -185,14 +185,16 @@ class World:
     def _started(self, name: str, port: int, process: subprocess.Popen[bytes] | int) -> Asked:
         pid = process if isinstance(process, int) else process.pid
         server = Asked(name, port, pid)
-        self._wait(lambda: not self.load(server, "-n", "1", "-l", "1", "-t", "1").lost, name)
+        one = ("-l", "1", "-t", "1", "-q", "1")
+        self._wait(lambda: self.load(server, *one).rate, name)
         return server
 
     def _wait(self, done: Callable[[], object], what: str) -> None:
+        """Raises NotMeasured."""
         deadline = time.monotonic() + PATIENCE
         while not done():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{what} did not come")
+                raise NotMeasured(f"{what} did not answer within {PATIENCE:g} s")
             time.sleep(0.05)
 
     # the load

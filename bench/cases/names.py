@@ -176,7 +176,7 @@ def make_memory(setup: Setup, stack: ExitStack) -> Sequence[Contender | Missing]
     servers = [world.dnsmasq(), *make_aardvarks(world), world.netplug()]
     for server in servers:
         if isinstance(server, Asked):
-            world.load(server, "-n", "1", "-Q", "5000")  # every name is asked once
+            world.load(server, "-n", "1", "-l", LOAD_SECONDS)  # every name is asked once
     return [one if isinstance(one, Missing) else Memory(one) for one in servers]
 
 
