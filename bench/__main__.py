@@ -191,7 +191,7 @@ def describe(reference: Path) -> str:
     if reference != UNPACKED or not manifest.exists():
         return str(reference)
     versions |= {name: json.loads(manifest.read_text())["versions"][name]}
-    wanted = (name, "netavark", "docker.io")
+    wanted = (name, "netavark", "docker.io", "dnsmasq-base", "aardvark-dns")
     return "Debian's " + ", ".join(f"{one} {versions[one]}" for one in wanted if one in versions)
 
 

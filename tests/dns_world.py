@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,3 +79,15 @@ class Names:
     def status(self) -> dict[str, Any]:
         """The name server's; {} where none answers."""
         return service.read_status(self.folder) or {}
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Names]:
+    """Both processes have ended afterwards."""
+    names = Names(folder)
+    names.station.start()
+    try:
+        yield names
+    finally:
+        names.station.end()
+        service.stop(folder)

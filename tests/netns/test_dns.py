@@ -20,7 +20,7 @@ from attaching import STATE
 from cni_exec import Answer, Pod, serve_in
 from dns_client import ask as query
 from dns_client import data, question, rcode, send, send_tcp
-from dns_world import CONFIG, GATEWAY, GATEWAY6, OTHER, Names
+from dns_world import CONFIG, GATEWAY, GATEWAY6, OTHER, Names, running
 from dnslib import EDNS0, DNSRecord
 
 from netplug.dns import protocol, service
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def names(tmp_path: Path) -> Iterator[Names]:
-    names = Names(tmp_path)
-    names.station.start()
-    yield names
-    names.station.end()
-    service.stop(tmp_path)
+    with running(tmp_path) as names:
+        yield names
 
 
 def test_a_name_is_there_when_add_returns_and_gone_after_del(names: Names, host: Host) -> None:

@@ -17,10 +17,8 @@ from agents import wait_for
 from attaching import differing, dump
 from cni_exec import state_rows
 from dns_client import ask, data, rcode
-from dns_world import GATEWAY, Names
+from dns_world import GATEWAY, Names, running
 from dnslib import DNSRecord
-
-from netplug.dns import service
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -32,11 +30,8 @@ PATIENCE = 30.0
 
 @pytest.fixture
 def names(tmp_path: Path) -> Iterator[Names]:
-    names = Names(tmp_path)
-    names.station.start()
-    yield names
-    names.station.end()
-    service.stop(tmp_path)
+    with running(tmp_path) as names:
+        yield names
 
 
 def together(works: list[Callable[[], None]]) -> None:
