@@ -151,8 +151,16 @@ class World:
         options += ["--filter-search-domain", f".{DOMAIN}"]
         process = self._start([*words, *options, "run"])
         told = folder / "aardvark.pid"
-        self._wait(lambda: told.exists() and told.read_text().strip(), name)
-        pid = int(told.read_text())
+
+        def find() -> int:
+            """Its process; 0 while what the file names is not it."""
+            number = told.read_text().strip() if told.exists() else ""
+            command = Path(f"/proc/{number}/cmdline") if number.isdigit() else told
+            ours = command != told and command.exists() and bytes(folder) in command.read_bytes()
+            return int(number) if ours else 0
+
+        self._wait(find, name)
+        pid = find()
         if pid != process.pid:  # it went into the background
             self._stack.callback(os.kill, pid, signal.SIGKILL)
         return self._started(name, port, pid)
