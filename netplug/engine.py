@@ -125,21 +125,53 @@ class Engine:
                 driver = plugins.get_driver(network.driver)
                 facts = self.read_facts(kernel, driver, network)
                 links = driver.plan_link(network, attachment, facts)
-                sandbox = kernel.rtnl("sandbox")
-                record = Record(
-                    host=self.host.id,
-                    attachment=attachment,
-                    phase="pending",
-                    boot=self.host.boot,
-                    cookie=sandbox.cookie if sandbox is not None else 0,
-                    since=time.time(),
-                    plan=links,
-                    config=network.raw,
-                )
+                record = self._begin(kernel, network, attachment, links)
                 foreign = foreign or self._dhcp(kernel, network, attachment)
                 if foreign is None:
                     return self._add(kernel, driver, network, record, facts)
                 return self._add_foreign(kernel, driver, network, record, facts, foreign)
+
+    def add_planned(
+        self,
+        network: Network,
+        attachment: Attachment,
+        describe: Callable[[Kernel], tuple[Plan, Result]],
+    ) -> Result:
+        """Attaches what `describe` says, without a driver and without an address."""
+        with self.state.locked(self.lock_name(attachment.owner)):
+            self._make_way(attachment)
+            with self.open(attachment.sandbox) as kernel:
+                steps, result = describe(kernel)
+                record = self._begin(kernel, network, attachment, steps, result)
+                with self.state.transaction() as db:
+                    self.state.put(db, record)
+                try:
+                    plan.apply_each(kernel, record.plan, self.usage(record))
+                    return self._finish(kernel, network, record)
+                except BaseException:
+                    self._undo(kernel, record)
+                    raise
+
+    def _begin(
+        self,
+        kernel: Kernel,
+        network: Network,
+        attachment: Attachment,
+        steps: Plan,
+        result: Result | None = None,
+    ) -> Record:
+        sandbox = kernel.rtnl("sandbox")
+        return Record(
+            host=self.host.id,
+            attachment=attachment,
+            phase="pending",
+            boot=self.host.boot,
+            cookie=sandbox.cookie if sandbox is not None else 0,
+            since=time.time(),
+            plan=steps,
+            config=network.raw,
+            result=result,
+        )
 
     def _add(
         self, kernel: Kernel, driver: Driver, network: Network, record: Record, facts: Facts
@@ -400,7 +432,7 @@ class Engine:
     def status(self, network: Network, foreign: ForeignIpam | None = None) -> list[str]:
         """Warnings. Raises Unavailable when an ADD on this network could not succeed now."""
         warnings = upkeep.status(self, self.sited(network))
-        if network.names and (fault := self._names.fault()):
+        if network.names and (fault := self.names_fault()):
             warnings.append(f"containers on {network.name} do not find each other by name: {fault}")
         if network.ipam is not None and network.ipam.dhcp is not None:
             from netplug.dhcp.ipam import demand_keeper
@@ -423,6 +455,10 @@ class Engine:
             self._join(network)
             known = membership.read(self.state, self.host.id, network.name)
         return membership.localize(network, known)
+
+    def names_fault(self) -> str:
+        """Why nobody answers for names; "" where somebody does."""
+        return self._names.fault()
 
     def records(self, network: str | None = None) -> list[Record]:
         """What this host has, oldest first, of one network or all."""

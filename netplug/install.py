@@ -18,6 +18,8 @@ from netplug.errors import Conflict
 from netplug.networks import NewNetwork, choose_subnet, compute_conflist, read_used_subnets
 from netplug.plugins import driver_names
 
+DNSNAME = "dnsname"
+
 
 def plugin_names() -> list[str]:
     """Names that lead to the one plugin; the first is its file, the others symbolic links."""
@@ -28,15 +30,20 @@ def install_plugin(
     folder: Path,
     launcher: Launcher | None = None,
     *,
+    dnsname: bool = False,
     dry_run: bool = False,
     warn: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
     """Writes the plugin, one process alone where no launcher is given, and its links; their paths.
 
-    Raises InputError, Conflict.
+    `dnsname`: also under the name of podman's plugin for names. podman 4 writes that into every
+    network that it creates as soon as the file is there, so nobody gets it unasked. Raises
+    InputError, Conflict.
     """
     launcher = launcher or make_launcher(Settings(), "one-process")
-    first, *links = plugin_names()
+    first, *links = [*plugin_names(), *([DNSNAME] if dnsname else [])]
+    for link in links:
+        _demand_vacant(folder / link)
     if not dry_run:
         if problem := ensure_bundle(PATHS):
             warn(f"calls without an agent will take three times as long: {problem}")
@@ -47,10 +54,13 @@ def install_plugin(
     return [str(folder / name) for name in (first, *links)]
 
 
-def _link(folder: Path, name: str, target: str) -> None:
-    path = folder / name
+def _demand_vacant(path: Path) -> None:
     if path.exists() and not path.is_symlink():
         raise Conflict(f"{path} is in the way", "it is no link of ours", "remove it")
+
+
+def _link(folder: Path, name: str, target: str) -> None:
+    path = folder / name
     temporary = folder / f".{name}.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)

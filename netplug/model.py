@@ -25,6 +25,7 @@ IPNetwork = IPv4Network | IPv6Network
 Family = Literal[4, 6]
 Protocol = Literal["tcp", "udp", "sctp"]
 Place = Literal["host", "sandbox"]
+Via = Literal["cni", "cli", "ipam", "names"]  # who attached; names: as `dnsname` in a chain
 
 MARK = "netplug/"  # every link alias of ours starts so; what lacks our mark is never deleted
 ROUTE_PROTOCOL = 110  # rtnetlink protocol number of routes that we add to the host
@@ -258,12 +259,14 @@ class Attachment:
     bandwidth: Bandwidth = Bandwidth()
     aliases: tuple[str, ...] = ()
     dns: Dns = Dns()
-    via: Literal["cni", "cli", "ipam"] = "cni"
+    via: Via = "cni"
 
     @property
     def owner(self) -> str:
-        """NETWORK/CONTAINER/IFNAME: the key of records, leases and locks."""
-        return f"{self.network}/{self.container}/{self.ifname}"
+        """NETWORK/CONTAINER/IFNAME: the key of records, leases and locks. What gives names to
+        another plugin's interface stands beside it."""
+        beside = "/names" if self.via == "names" else ""
+        return f"{self.network}/{self.container}/{self.ifname}{beside}"
 
     @property
     def mark(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from netplug import admission, plan, plugins, ports
 from netplug.errors import Busy, Impaired, NetplugError, NotFound, Unavailable, collect
 from netplug.kernel import Kernel, namespaces, sockdiag
-from netplug.model import Attachment, Facts, Network
+from netplug.model import Attachment, Facts, Network, Via
 from netplug.plan import Difference
 from netplug.plugins import Driver
 from netplug.reconcile import find_inside, find_owned, find_shared, owned_networks, remove_owned
@@ -75,8 +75,10 @@ def gc(
     valid: Iterable[tuple[str, str]] | None,
     *,
     dry_run: bool = False,
+    via: Via | None = None,
 ) -> list[str]:
-    """Removes attachments of the network that `valid` (container, ifname) does not list.
+    """Removes attachments of the network, or those of one kind, that `valid` (container,
+    ifname) does not list.
 
     `valid` None: the caller has no opinion, only what is provably dead goes, as do
     in any case attachments of `netplug connect`. Goes on after errors.
@@ -86,7 +88,7 @@ def gc(
     errors: list[NetplugError] = []
     for record in engine.records(network):
         a = record.attachment
-        if keep is not None and (a.container, a.ifname) in keep:
+        if via not in (None, a.via) or (keep is not None and (a.container, a.ifname) in keep):
             continue
         try:
             if keep is None or a.via == "cli":
@@ -98,12 +100,12 @@ def gc(
         except NetplugError as error:
             errors.append(error)
     with engine.host.kernel() as kernel:
-        for orphan in find_owned(kernel, network, keep or set()):
+        for orphan in find_owned(kernel, network, keep or set()) if via is None else ():
             if _collect_orphan(engine, kernel, orphan, dry_run=dry_run):
                 gone.append(orphan.owner)
         # All attachments of a network are of one kind, and those with a cable end on the host.
         cabled = any(isinstance(step, Veth) for r in engine.records(network) for step in r.plan)
-        inside = [] if cabled else find_inside(kernel, network, keep or set())
+        inside = [] if cabled or via else find_inside(kernel, network, keep or set())
     for orphan in inside:
         if _collect_inside(engine, orphan, dry_run=dry_run):
             gone.append(orphan.owner)
@@ -226,7 +228,8 @@ def _changed_config(records: list[Record], network: Network) -> list[str]:
     changed = [
         record.attachment.name or record.attachment.container
         for record in records
-        if _comparable(record.config) != _comparable(network.raw)
+        if record.attachment.via != "names"
+        and _comparable(record.config) != _comparable(network.raw)
     ]
     if not changed:
         return []

@@ -28,7 +28,7 @@ from netplug.kernel import namespaces
 if TYPE_CHECKING:
     from conftest import Host
 
-OURS = ("netplug", "netplug-bridge", "netplug-host", "netplug-ipam")
+OURS = ("netplug", "netplug-bridge", "netplug-host", "netplug-ipam", "dnsname")
 CACHE = Path("/var/lib/cni/results")
 
 Json = dict[str, Any]
@@ -133,7 +133,7 @@ def execute_in(host: Host, program: Path, environ: Mapping[str, str], stdin: byt
 
 def install_folder(folder: Path, reference: Path | None = None) -> Path:
     """A plugin folder with ours in it, and links to the reference's where there are any."""
-    install_plugin(folder)
+    install_plugin(folder, dnsname=True)
     for plugin in reference.iterdir() if reference else ():
         (folder / plugin.name).symlink_to(plugin)
     return folder

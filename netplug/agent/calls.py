@@ -19,7 +19,7 @@ from typing import Any
 from netplug.agent.protocol import OWN_DESCRIPTORS, Call
 from netplug.cni.main import serve
 from netplug.cni.protocol import Request, parse_request
-from netplug.cni.verbs import Log, is_ipam_call
+from netplug.cni.verbs import Log, is_ipam_call, is_names_call
 from netplug.config import is_ours
 from netplug.dns.service import Supervisor
 from netplug.engine import Engine
@@ -161,6 +161,8 @@ class Worker:
         if theirs != self._own:
             return "the caller lives in another mount or user namespace"
         if request is None or call.is_command:
+            return ""
+        if is_names_call(request, call.program):  # it never executes a plugin
             return ""
         configs = [] if is_ipam_call(request, call.program) else [request.config]
         for config in configs + self._recorded(request, descriptors[0]):

@@ -227,6 +227,13 @@ def install(
         Path | None,
         typer.Option(help="Also write a default network there, if it has none yet."),
     ] = None,
+    dnsname: Annotated[
+        bool,
+        typer.Option(
+            "--dnsname",
+            help="Also as dnsname: podman 4 then gives names to every network that it creates.",
+        ),
+    ] = False,
     native: Annotated[bool, typer.Option("--native", help="Demand the launcher in C.")] = False,
     python: Annotated[bool, typer.Option("--python", help="Use the launcher in Python.")] = False,
     no_agent: Annotated[
@@ -260,7 +267,7 @@ def install(
         )
     launcher = make_launcher(Settings(autostart=autostart), chosen[0] if chosen else "auto")
     say(f"the plugin is: {launcher.kind}")
-    written = install_plugin(bin_dir, launcher, dry_run=dry_run, warn=warn)
+    written = install_plugin(bin_dir, launcher, dnsname=dnsname, dry_run=dry_run, warn=warn)
     if conf_dir is not None:
         network = install_network(conf_dir, dry_run=dry_run)
         written += [network] if network else []

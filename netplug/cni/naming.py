@@ -8,7 +8,7 @@ from typing import Any
 
 from netplug.cni.golang import fold
 from netplug.cni.reader import Reader
-from netplug.cni.schema import NAMES
+from netplug.cni.schema import CHAINED, NAMES
 from netplug.model import Names
 from netplug.options import Unknown, judge_unknown
 
@@ -41,6 +41,43 @@ def parse_names(config: Mapping[str, Any]) -> tuple[Names | None, list[Unknown]]
         services=_parse_services(section),
         upstreams=upstreams,
     ), unknown
+
+
+def parse_chained_names(
+    config: Mapping[str, Any], before: tuple[str, ...]
+) -> tuple[Names, list[Unknown]]:
+    """The names that plugin `dnsname` gives: its own keys, or those of our key `names`.
+
+    `before`: the servers that the plugins before it named, asked for what is not ours.
+    """
+    config = fold(dict(config), CHAINED)
+    section = config.get("names")
+    section = {} if isinstance(section, bool) or section is None else section
+    remote = _TOP.texts(config, "remoteServers") or tuple(filter(_is_address, before))
+    own = {"domain": _TOP.text(config, "domainName"), "upstreams": list(remote)}
+    given = _TOP.mapping(section, "names")
+    names, unknown = parse_names(
+        {"names": {**{key: value for key, value in own.items() if value}, **given}}
+    )
+    assert names is not None
+    return names, unknown
+
+
+def render_names(names: Names) -> dict[str, Any]:
+    """The key `names` that says the same."""
+    return {
+        "domain": names.domain,
+        "ttl": names.ttl,
+        "services": dict(names.services),
+        "upstreams": list(names.upstreams),
+    }
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text))
+    except ValueError:
+        return False
 
 
 def _parse_services(section: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:

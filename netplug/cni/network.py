@@ -8,7 +8,7 @@ last of them wins; addresses accumulate; for bandwidth the configuration beats t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from netplug.cni.golang import parse_cidr, parse_ip, parse_mac
 from netplug.cni.protocol import Request
@@ -25,6 +25,7 @@ from netplug.model import (
     Network,
     Port,
     Protocol,
+    Via,
 )
 
 T = TypeVar("T")
@@ -34,9 +35,7 @@ MTU_RANGE = (68, 65535)  # bytes: RFC 791's minimum; IP's longest packet
 _PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp", "sctp")
 
 
-def parse_attachment(
-    request: Request, network: Network, *, via: Literal["cni", "cli", "ipam"] = "cni"
-) -> Attachment:
+def parse_attachment(request: Request, network: Network, *, via: Via = "cni") -> Attachment:
     """The attachment that a request is about. Raises ConfigError naming the wrong value.
 
     For other verbs than ADD a wrong value is ignored: it must not hinder a clean-up.

@@ -26,6 +26,11 @@ RESULT: Schema = {
 
 NAMES: Schema = dict.fromkeys(("domain", "ttl", "services", "upstreams"))
 
+CHAINED: Schema = {  # podman's plugin `dnsname`; a dnsmasq for each domain is no matter here
+    **dict.fromkeys(("domainName", "remoteServers", "multiDomain")),
+    "names": NAMES,
+}
+
 RANGE: Schema = dict.fromkeys(("subnet", "rangeStart", "rangeEnd", "gateway", "exclude"))
 
 IPAM: Schema = {

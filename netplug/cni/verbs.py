@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from netplug import admission, ipam, leasing, plugins
-from netplug.cni.naming import parse_names
+from netplug import admission, chained, ipam, leasing, plugins, upkeep
+from netplug.cni.naming import parse_chained_names, parse_names, render_names
 from netplug.cni.network import parse_attachment
 from netplug.cni.protocol import Request
 from netplug.cni.result import check_convertible
@@ -45,6 +45,7 @@ from netplug.statefile import is_damage, set_aside
 
 Log = Callable[[str], None]
 IPAM_NAME = "netplug-ipam"
+NAMES_NAME = "dnsname"  # podman 4's plugin for names, whose place in a chain we take
 PREFIX = "netplug-"
 
 
@@ -122,6 +123,8 @@ def _run(request: Request, program: str, log: Log, around: Surroundings) -> Resu
         _demand_other_namespace(request, around)
     if is_ipam_call(request, program):
         return _serve_ipam(request, log, around)
+    if is_names_call(request, program):
+        return _serve_names(request, log, around)
     with around.engine(request, log) as engine:
         if request.command in ("ADD", "STATUS"):
             network = _parse_network(request, program, engine.state, log)
@@ -328,3 +331,51 @@ def _parse_ipam_network(request: Request, log: Log) -> Network:
         names=names,
         raw={"names": request.config["names"]} if names else {},
     )
+
+
+# --- we as plugin `dnsname` after a main plugin
+
+
+def is_names_call(request: Request, program: str) -> bool:
+    """We were executed under the name of podman's plugin for names."""
+    kind = request.config.get("type")
+    return program == NAMES_NAME or (
+        isinstance(kind, str) and kind.rpartition("/")[2] == NAMES_NAME
+    )
+
+
+def _serve_names(request: Request, log: Log, around: Surroundings) -> Result | None:
+    """Names for what a plugin before us has attached; its result, with the servers to ask."""
+    whole = request.command in ("ADD", "STATUS")
+    network = _parse_chained(request, log) if whole else parse_identity(request.config)
+    with around.engine(request, log) as engine:
+        if request.command == "ADD":
+            if request.prev_result is None:
+                raise ConfigError(
+                    f"{NAMES_NAME} stands alone",
+                    "it gives names to what a plugin before it has attached (no prevResult)",
+                    "put it behind the main plugin in the list, or set names: true there instead",
+                )
+            attachment = parse_attachment(request, network, via="names")
+            return chained.add(engine, network, attachment, request.prev_result)
+        if request.command == "DEL":
+            chained.delete(engine, parse_attachment(request, network, via="names"))
+        elif request.command == "CHECK":
+            chained.check(engine, parse_attachment(request, network, via="names"))
+        elif request.command == "GC":
+            for owner in upkeep.gc(engine, network.name, request.valid_attachments, via="names"):
+                log(f"removed {owner}")
+        elif fault := engine.names_fault():
+            log(f"containers on {network.name} do not find each other by name: {fault}")
+    return None
+
+
+def _parse_chained(request: Request, log: Log) -> Network:
+    """Servers that the plugins before us named are asked for what is not ours."""
+    name = request.config["name"]
+    before = request.prev_result.dns.nameservers if request.prev_result else ()
+    names, unknown = parse_chained_names(request.config, before)
+    for key in unknown:
+        log(f"network {name}: {key.judged(strict=False)}")
+    raw = {"name": name, "type": NAMES_NAME, "names": render_names(names)}
+    return Network(name=name, driver=NAMES_NAME, options=None, names=names, raw=raw)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 FAMILY_WORDS = {nf.INET: "inet", nf.IPV4: "ip", nf.IPV6: "ip6"}
 _LEGACY_COMMANDS: dict[Family, str] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 USER_CHAIN = "DOCKER-USER"
+ICMPV6 = 58
+NEIGHBOURS = (("nd-neighbor-solicit", 135), ("nd-neighbor-advert", 136))
 # firewalld's base chains accept by policy and end in a reject of everything.
 REJECTING = {("firewalld", "filter_FORWARD"), ("firewalld", "filter_INPUT")}
 
@@ -90,13 +92,16 @@ def accept_comment(intent: Accept) -> str:
 
 
 def accept_rules(intent: Accept, chain: nf.Chain) -> tuple[Rule, ...]:
-    """Forward: all of the bridge. Input: questions to the name server on the gateway."""
+    """Forward: all of the bridge. Input: questions to the name server on the gateway, and in
+    IPv6 neighbour discovery, without which nothing reaches the gateway."""
     why = accept_comment(intent).removeprefix(MARK)
     only = (_family_is(intent.family),) if chain.family == nf.INET else ()
     from_bridge = interface_is("iifname", intent.bridge)
     heads: tuple[tuple[Term, ...], ...]
     if chain.hook == nf.INPUT:
-        heads = tuple((from_bridge, _to_port(name, 53)) for name in ("udp", "tcp"))
+        wanted = [_to_port(name, 53) for name in ("udp", "tcp")]
+        wanted += [_of_type(*kind) for kind in NEIGHBOURS] if intent.family == 6 else []
+        heads = tuple((from_bridge, term) for term in wanted)
     elif intent.forward:
         heads = ((from_bridge,), (interface_is("oifname", intent.bridge),))
     else:
@@ -114,6 +119,12 @@ def _to_port(protocol: str, port: int) -> Term:
     code = nf.meta(META_L4PROTO) + nf.compare(bytes((PROTOCOLS[protocol],)))
     code += nf.payload(TRANSPORT_HEADER, 2, 2) + nf.compare(struct.pack("!H", port))
     return Term(f"{protocol} dport {port}", code)
+
+
+def _of_type(name: str, number: int) -> Term:
+    code = nf.meta(META_L4PROTO) + nf.compare(bytes((ICMPV6,)))
+    code += nf.payload(TRANSPORT_HEADER, 0, 1) + nf.compare(bytes((number,)))
+    return Term(f"icmpv6 type {name}", code)
 
 
 class ForeignChains:

@@ -35,7 +35,7 @@ LAYERS = [
     {"netplug.admission"},
     {"netplug.upkeep"},
     {"netplug.engine"},
-    {"netplug.leasing", "netplug.preview"},
+    {"netplug.leasing", "netplug.chained", "netplug.preview"},
 ]
 EDGE = len(LAYERS)
 LEVELS = {unit: level for level, units in enumerate(LAYERS) for unit in units}
