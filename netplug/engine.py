@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from netplug import admission, plan, plugins, upkeep
+from netplug import admission, plan, plugins, resolver_files, upkeep
 from netplug.errors import (
     Busy,
     CheckFailed,
@@ -233,6 +233,7 @@ class Engine:
                 "a DEL came before the ADD had ended",
                 "add it again if it is still wanted",
             )
+        self._follow(record)
         return result
 
     def publish(self, kernel: Kernel, network: Network, record: Record) -> Result:
@@ -254,6 +255,11 @@ class Engine:
     def _withdraw(self, kernel: Kernel, record: Record) -> None:
         if record.config.get("names"):
             self._names.withdraw(self.state, record, kernel)
+
+    def _follow(self, record: Record) -> None:
+        """The resolv.conf of a named namespace says whom to ask now."""
+        if problem := resolver_files.follow(self.state, record):
+            self.log(f"{record.owner}: {problem}")
 
     def demand_awaited(self, record: Record) -> None:
         """Asked last, under the lock or in the transaction that a DEL waits for: the DEL of a
@@ -333,6 +339,7 @@ class Engine:
             errors = self._take_away(kernel, record, foreign)
         collect(f"{record.owner} could not be removed whole", errors)
         self._forget(record.attachment)
+        self._follow(record)
 
     def _delete_unrecorded(self, attachment: Attachment, foreign: ForeignIpam | None) -> None:
         def open_sandbox() -> int | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from netplug.kernel.mirror import Warm
 
 STATE_FOLDER = "/var/lib/netplug"
+RUN_FOLDER = "/run/netplug"
 BACKENDS = ("nft", "iptables", "none")
 
 
@@ -132,6 +133,14 @@ def default_state_folder() -> Path:
     if os.access(runtime, os.W_OK | os.X_OK):
         return runtime / "netplug"
     return Path(f"/tmp/netplug-{outside}")
+
+
+def default_run_folder() -> Path:
+    """Where sockets are: /run/netplug. Inside a user namespace that has none of its own, the
+    folder of the state: its root may write nothing else that lasts as long."""
+    if in_initial_user_namespace() or os.access(RUN_FOLDER, os.W_OK | os.X_OK):
+        return Path(RUN_FOLDER)
+    return default_state_folder()
 
 
 def _outside_uid() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from netplug import admission, plan, plugins, ports
+from netplug import admission, plan, plugins, ports, resolver_files
 from netplug.errors import Busy, Impaired, NetplugError, NotFound, Unavailable, collect
 from netplug.kernel import Kernel, namespaces, sockdiag
 from netplug.model import Attachment, Facts, Network, Via
@@ -127,7 +127,7 @@ def gc_host(engine: Engine, *, dry_run: bool = False) -> list[str]:
                 if not dry_run:
                     kernel.host.delete_link(link.index)
                 gone.append(key.replace(":", " "))
-    return gone
+    return gone + resolver_files.sweep(engine.state, dry_run=dry_run)
 
 
 def _collect_dead(engine: Engine, owner: str, *, dry_run: bool) -> bool:

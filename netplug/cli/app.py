@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from netplug import __version__
-from netplug.cli import agent, attach, graph, lab, network, overlay, upkeep
+from netplug.cli import agent, attach, dns, graph, lab, network, overlay, upkeep
 from netplug.cli.context import Context
 
 EPILOG = """Exit status: 0 done; 1 failed; 2 wrong argument or configuration; 3 root is needed;
@@ -54,6 +54,7 @@ def _settings(
 app.add_typer(network.app, name="network")
 app.add_typer(upkeep.ipam_app, name="ipam")
 app.add_typer(agent.app, name="agent")
+app.add_typer(dns.app, name="dns")
 app.add_typer(overlay.app, name="overlay")
 app.add_typer(lab.app, name="lab")
 app.command()(agent.metrics)

@@ -18,6 +18,7 @@ from netplug.cli.context import (
 )
 from netplug.cli.output import print_done, print_json, print_table, warn
 from netplug.cli.ports import FORM, parse_publish, parse_rate
+from netplug.cli.selection import matches
 from netplug.cli.targets import NAMESPACES, Target, resolve_target
 from netplug.cni.cache import CachedAttachment, remove_cached, write_cached
 from netplug.cni.conflist import Conflist
@@ -34,7 +35,6 @@ from netplug.networks import parse_conflist_network
 from netplug.preview import Preview, preview
 from netplug.resources import Resource, Shell
 from netplug.resources.addresses import Addresses, Sysctl
-from netplug.state import Record
 
 TargetName = Annotated[
     str,
@@ -229,7 +229,7 @@ def disconnect(
         records = [
             record
             for record in engine.records(network)
-            if _matches(record, target) and ifname in (None, record.attachment.ifname)
+            if matches(record, target) and ifname in (None, record.attachment.ifname)
         ]
         if not records:
             raise NotFound(
@@ -258,16 +258,6 @@ def disconnect(
 def _stays(step: Resource) -> bool:
     """Settings are never undone, and loopback stays up."""
     return isinstance(step, Sysctl) or (isinstance(step, Addresses) and not step.addresses)
-
-
-def _matches(record: Record, target: str) -> bool:
-    a = record.attachment
-    name = target.partition(":")[2] or target
-    known = {a.container, a.name, a.sandbox, a.sandbox.removeprefix(f"{NAMESPACES}/")}
-    if target.isdigit():
-        known.add(a.sandbox.removeprefix("/proc/").removesuffix("/ns/net"))
-    long_enough = len(name) >= 12 and a.container.startswith(name)
-    return name in known or target in known or long_enough
 
 
 def ps(

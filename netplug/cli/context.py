@@ -19,10 +19,9 @@ from netplug.cli.output import warn
 from netplug.cni.conflist import Conflist, find_network, list_networks
 from netplug.cni.verbs import recorded_foreign
 from netplug.dns.client import NameService, ask_agent
-from netplug.dns.protocol import RUN_FOLDER
 from netplug.engine import Engine
 from netplug.errors import NotFound
-from netplug.host import Host, default_state_folder
+from netplug.host import Host, default_run_folder, default_state_folder
 from netplug.networks import conf_folders
 from netplug.state import Record, State
 
@@ -57,7 +56,7 @@ class Context:
         try:
             with Host() as host:
                 foreign_of = recorded_foreign(tuple(self.cni_path.split(":")))
-                names = NameService(RUN_FOLDER, warn, self._start_names)
+                names = NameService(default_run_folder(), warn, self._start_names)
                 yield Engine(state, host, warn, foreign_of=foreign_of, names=names, join=join)
         finally:
             state.close()
@@ -80,11 +79,12 @@ class Context:
 
     def _start_names(self) -> bool:
         """By the agent, where there is one; else one that ends with the last container."""
-        if ask_agent(RUN_FOLDER):
+        folder = default_run_folder()
+        if ask_agent(folder):
             return True
         from netplug.dns.service import start
 
-        return start(RUN_FOLDER, self.state_folder, while_used=True)
+        return start(folder, self.state_folder, while_used=True)
 
     def networks(self) -> list[Conflist]:
         found, warnings = list_networks(self.folders)

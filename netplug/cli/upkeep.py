@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from netplug import __version__, ipam, upkeep
-from netplug.cli.attach import _matches
 from netplug.cli.context import DryRun, Json, complete_network, get_context, shown_container
 from netplug.cli.output import print_done, print_json, print_table, say, warn
+from netplug.cli.selection import matches
 from netplug.cni.cache import remove_cached
 from netplug.cni.versions import SUPPORTED
 from netplug.engine import Engine
@@ -42,7 +42,7 @@ def check(
         records = [
             r
             for r in engine.records(network)
-            if r.phase == "ready" and (target is None or _matches(r, target))
+            if r.phase == "ready" and (target is None or matches(r, target))
         ]
         if target is not None and not records:
             raise NotFound(f"{target} is not attached", "no attachment fits", "see: netplug ps")

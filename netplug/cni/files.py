@@ -31,7 +31,7 @@ def write_file(directory: str, name: str, data: bytes, *, mode: int, replace: bo
     path = f"{directory}/{name}"
     try:
         with _directory(directory) as fd:
-            _write(fd, name, data, mode=mode, replace=replace)
+            write_at(fd, name, data, mode=mode, replace=replace)
     except FileExistsError:
         raise Conflict(f"{path} exists already", "", "choose another name, or remove it") from None
     except OSError as error:
@@ -39,7 +39,8 @@ def write_file(directory: str, name: str, data: bytes, *, mode: int, replace: bo
     return path
 
 
-def _write(directory: int, name: str, data: bytes, *, mode: int, replace: bool) -> None:
+def write_at(directory: int, name: str, data: bytes, *, mode: int, replace: bool) -> None:
+    """The same in a folder that is open. Raises FileExistsError, OSError."""
     # the suffix keeps readers of *.conflist and *.conf away from an unfinished file
     temporary = f".{name[:100]}.{secrets.token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

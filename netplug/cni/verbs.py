@@ -24,8 +24,7 @@ from netplug.config import (
     parse_network,
     parse_own_ipam,
 )
-from netplug.dns.client import NameService
-from netplug.dns.protocol import RUN_FOLDER
+from netplug.dns.client import NameService, ask_agent
 from netplug.engine import Engine
 from netplug.errors import (
     ConfigError,
@@ -36,7 +35,12 @@ from netplug.errors import (
     Unavailable,
     UnsupportedError,
 )
-from netplug.host import Host, default_state_folder
+from netplug.host import (
+    Host,
+    default_run_folder,
+    default_state_folder,
+    in_initial_user_namespace,
+)
 from netplug.kernel import namespaces
 from netplug.model import Lease, LeasedAddress, Network, Result
 from netplug.options import Memory
@@ -72,10 +76,24 @@ class OneProcess:
         try:
             with Host() as host:
                 foreign_of = recorded_foreign(request.path)
-                names = NameService(RUN_FOLDER, log)
+                names = NameService(default_run_folder(), log, self._starter())
                 yield Engine(state, host, log, foreign_of=foreign_of, names=names, join=_join)
         finally:
             state.close()
+
+    def _starter(self) -> Callable[[], bool] | None:
+        """Who brings the name server up where none answers: the agent, where there may be one.
+        A rootless engine has none, so there each call may, and the last container ends it."""
+        if in_initial_user_namespace():
+            return None
+
+        def start() -> bool:
+            from netplug.dns import service
+
+            folder = default_run_folder()
+            return ask_agent(folder) or service.start(folder, self.state_folder(), while_used=True)
+
+        return start
 
     def open_sandbox(self, path: str) -> int | None:
         return namespaces.open_namespace(path)

@@ -17,7 +17,6 @@ import socket
 from pathlib import Path
 from typing import Any
 
-RUN_FOLDER = Path("/run/netplug")
 NAME = "dns.sock"  # beside the agent's socket
 LINE_LIMIT = 64 << 10  # bytes of a request
 DESCRIPTORS = 2

@@ -9,6 +9,7 @@ from typing import Any
 from dnslib import CLASS, QTYPE, RCODE, DNSRecord
 
 from netplug.dns import wire
+from netplug.dns.registry import Client
 from netplug.dns.render import render_answer
 from netplug.dns.server import NameServer
 
@@ -47,6 +48,7 @@ def try_query(
                 "class": CLASS.get(record.rclass),
                 "ttl": record.ttl,
                 "data": str(record.rdata),
+                "owner": bearer_of(client, str(record.rdata)) if way == "names" else "",
             }
             for record in reply.rr
         ]
@@ -65,3 +67,13 @@ def try_query(
             query,
             lambda message, who: tell(message, "cache" if who == "cache" else "upstream", who),
         )
+
+
+def bearer_of(client: Client, data: str) -> str:
+    """The attachment whose address, or whose name, a record tells."""
+    told = data.rstrip(".").rpartition(" ")[2]  # an SRV record's target comes last
+    for zone in client.view.zones:
+        for owner, member in zone.members.items():
+            if told == member.full_name or told in map(str, member.addresses):
+                return owner
+    return ""

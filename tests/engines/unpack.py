@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2] / ".engines"
 
 REFERENCE = ("containernetworking-plugins",)
+CLIENTS = ("bind9-dnsutils", "musl-dev")  # dig; a C library whose resolver has its own ways
 PACKAGES = (
     *REFERENCE,
     "podman",
@@ -34,6 +35,7 @@ PACKAGES = (
     "golang-github-containers-common",
     "containerd",
     "dnsmasq-base",  # a DHCP server for tests
+    *CLIENTS,
 )
 # Installing busybox-static would remove the package busybox; all three are static, so no closure
 # is asked for.

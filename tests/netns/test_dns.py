@@ -23,7 +23,8 @@ from dns_client import data, question, rcode, send, send_tcp
 from dns_world import CONFIG, GATEWAY, GATEWAY6, OTHER, Names, running
 from dnslib import EDNS0, DNSRecord
 
-from netplug.dns import protocol, service
+from netplug.dns import service
+from netplug.host import default_run_folder
 from netplug.kernel import namespaces
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def test_an_input_policy_that_drops(names: Names, host: Host) -> None:
 def test_one_process_uses_the_same_name_server(host: Host) -> None:
     """Which the agent starts for it; without both the container gets no dead resolver."""
     web, api = host.container("web"), host.container("api")
-    names = Names(protocol.RUN_FOLDER)
+    names = Names(default_run_folder())
 
     def alone(command: str, container: Host, name: str) -> Answer:
         args = f"K8S_POD_NAME={name}"

@@ -12,7 +12,8 @@ from agents import Station
 from cni_exec import Answer, Json, Pod, Runtime, install_folder, reference_plugins, serve_in
 from dns_client import ask, data, rcode
 
-from netplug.dns import protocol, service
+from netplug.dns import service
+from netplug.host import default_run_folder
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -25,11 +26,11 @@ ALIASES = {"aliases": True}
 @pytest.fixture
 def station() -> Iterator[Station]:
     """An agent where the one-process plugin looks for the name server's."""
-    station = Station(protocol.RUN_FOLDER / "agent.sock")
+    station = Station(default_run_folder() / "agent.sock")
     station.start()
     yield station
     station.end()
-    service.stop(protocol.RUN_FOLDER)
+    service.stop(default_run_folder())
 
 
 def make_runtime(host: Host, tmp_path: Path, reference: Path | None = None) -> Runtime:
