@@ -26,6 +26,7 @@ from netplug.agent.calls import Answer, Hosts, Worker
 from netplug.agent.gauges import read_state
 from netplug.agent.logs import event
 from netplug.agent.metrics import COMMAND, Metric, Requests, Source, render_metrics
+from netplug.agent.names import read_names
 from netplug.agent.overlay import Overlay
 from netplug.agent.protocol import (
     ANSWER_MS,
@@ -68,7 +69,11 @@ class Agent:
         self.overlay = Overlay(folder, path.parent, config)
         self._stopping = False
         self.requests = Requests()
-        self.sources: list[Source] = [self.requests.read, lambda: read_state(folder)]
+        self.sources: list[Source] = [
+            self.requests.read,
+            lambda: read_state(folder),
+            lambda: read_names(path.parent),
+        ]
         self.started = time.time()
 
     def run(self, listener: socket.socket) -> None:

@@ -47,6 +47,12 @@ class Context:
         return conf_folders(self._conf_dir, self.environ.get("NETCONFPATH"), self.state_folder)
 
     @property
+    def run_folder(self) -> Path:
+        """Where the sockets of agent and name server are."""
+        named = self.environ.get("NETPLUG_RUN")
+        return Path(named) if named else default_run_folder()
+
+    @property
     def cni_path(self) -> str:
         return self.environ.get("CNI_PATH") or DEFAULT_CNI_PATH
 
@@ -56,7 +62,7 @@ class Context:
         try:
             with Host() as host:
                 foreign_of = recorded_foreign(tuple(self.cni_path.split(":")))
-                names = NameService(default_run_folder(), warn, self._start_names)
+                names = NameService(self.run_folder, warn, self._start_names)
                 yield Engine(state, host, warn, foreign_of=foreign_of, names=names, join=join)
         finally:
             state.close()
@@ -79,12 +85,11 @@ class Context:
 
     def _start_names(self) -> bool:
         """By the agent, where there is one; else one that ends with the last container."""
-        folder = default_run_folder()
-        if ask_agent(folder):
+        if ask_agent(self.run_folder):
             return True
         from netplug.dns.service import start
 
-        return start(folder, self.state_folder, while_used=True)
+        return start(self.run_folder, self.state_folder, while_used=True)
 
     def networks(self) -> list[Conflist]:
         found, warnings = list_networks(self.folders)

@@ -13,7 +13,6 @@ from netplug.cli.output import print_json, print_table
 from netplug.cli.selection import matches
 from netplug.dns.protocol import NAME, ask
 from netplug.errors import NotFound, RequestError, Unavailable
-from netplug.host import default_run_folder
 from netplug.model import Dns
 from netplug.state import Record
 
@@ -31,10 +30,11 @@ def records(
     json: Json = False,
 ) -> None:
     """List containers with names: what they are called, their addresses and services."""
-    with get_context(ctx).engine() as engine:
+    context = get_context(ctx)
+    with context.engine() as engine:
         found = [
             record
-            for record in request("records", host=engine.host.id)["records"]
+            for record in request(context.run_folder, "records", host=engine.host.id)["records"]
             if network in (None, record["network"])
         ]
         asked = {r.owner: ", ".join(servers_of(r)) for r in engine.records(network)}
@@ -75,13 +75,21 @@ def query(
     The search domains of the container are tried as its C library would (ndots 1). Exit
     status 4 where nothing is found.
     """
-    with get_context(ctx).engine() as engine:
+    context = get_context(ctx)
+    with context.engine() as engine:
         asker = choose_asker(engine.records(), source)
         name, kind = reverse_of(name, kind)
         steps: list[dict[str, Any]] = []
         for candidate in candidates(name, asker.result.dns if asker.result else Dns()):
             steps.append(
-                request("query", host=engine.host.id, owner=asker.owner, name=candidate, type=kind)
+                request(
+                    context.run_folder,
+                    "query",
+                    host=engine.host.id,
+                    owner=asker.owner,
+                    name=candidate,
+                    type=kind,
+                )
             )
             if steps[-1]["answers"] or steps[-1]["rcode"] not in (FOUND, "NXDOMAIN"):
                 break
@@ -98,9 +106,9 @@ def query(
 
 
 @app.command()
-def flush(json: Json = False) -> None:
+def flush(ctx: typer.Context, json: Json = False) -> None:
     """Forget what upstream servers have answered."""
-    done = request("flush")
+    done = request(get_context(ctx).run_folder, "flush")
     if json:
         print_json(done)
     else:
@@ -108,9 +116,9 @@ def flush(json: Json = False) -> None:
 
 
 @app.command()
-def stats(json: Json = False) -> None:
+def stats(ctx: typer.Context, json: Json = False) -> None:
     """Show what was asked and how it was answered, and how the upstream servers do."""
-    found = request("stats")
+    found = request(get_context(ctx).run_folder, "stats")
     if json:
         print_json(found)
         return
@@ -168,10 +176,10 @@ HELD = {
 }
 
 
-def request(command: str, **words: str) -> dict[str, Any]:
+def request(folder: Path, command: str, **words: str) -> dict[str, Any]:
     """What the name server says. Raises Unavailable where none answers, RequestError for its
     refusal."""
-    path: Path = default_run_folder() / NAME
+    path = folder / NAME
     try:
         answer = ask(path, {"command": command, **words})
     except (FileNotFoundError, ConnectionRefusedError):

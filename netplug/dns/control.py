@@ -19,6 +19,7 @@ from netplug.dns.protocol import DESCRIPTORS, LINE_LIMIT
 from netplug.dns.remote import RemoteNames
 from netplug.dns.server import NameServer
 from netplug.dns.trial import try_query
+from netplug.dns.upstream import BOUNDS
 from netplug.kernel import namespaces
 
 CREDENTIALS = struct.Struct("iII")
@@ -112,8 +113,12 @@ class Control:
             **self._do_status(request, fds),
             "queries": dict(server.counts),
             "forwarding": dict(server.forwarder.counts),
+            "latency": [[bound, server.forwarder.latency[bound]] for bound in BOUNDS],
+            "latency_seconds": server.forwarder.seconds,
+            "latency_count": server.forwarder.latency.total(),
             "in_flight": server.forwarder.flying,
             "cached": sum(len(one.cache) for one in server.sets.values()),
+            "cached_bytes": sum(one.cache.bytes for one in server.sets.values()),
             "ready": sum(len(view.ready) for view in server.registry.views.values()),
             "connections": len(server.streams.open),
             "upstream": upstream,

@@ -9,6 +9,7 @@ gives up (resolv.conf's 5 s).
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket as sockets
@@ -29,6 +30,7 @@ PATIENCE_SECONDS = 4.5
 ATTEMPTS = (0.0, 0.3, 0.6, 1.5, 3.0)  # seconds; the servers in turn, healthy ones first
 REST_SECONDS = 10.0  # an unhealthy server is asked after the others so long
 FAILURES = 2  # silences in a row that make a server unhealthy
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 IN_FLIGHT = 2048  # questions at once
 SETS_KEPT = 256
 BAD = (wire.SERVFAIL, wire.REFUSED, wire.NOTIMP, wire.FORMERR)
@@ -73,6 +75,12 @@ class Forwarder:
         self.loop = loop
         self.counts: Counter[str] = Counter()
         self.flying = 0
+        self.latency: Counter[float] = Counter()  # replies by the bound of their seconds
+        self.seconds = 0.0  # of all replies together
+
+    def note_reply(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.latency[next((bound for bound in BOUNDS if seconds <= bound), math.inf)] += 1
 
     def ask(self, upstreams: Upstreams, query: wire.Query, done: Done) -> None:
         """Calls `done` once, at once where the cache knows; equal questions share one exchange."""
@@ -318,7 +326,9 @@ class Attempt:
         health = self.health
         health.silences, health.rests_until = 0, 0.0
         health.replies += 1
-        health.seconds += time.monotonic() - self.sent
+        seconds = time.monotonic() - self.sent
+        health.seconds += seconds
+        self.exchange.forwarder.note_reply(seconds)
 
     def note_silence(self) -> None:
         health = self.health
