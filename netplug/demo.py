@@ -11,18 +11,20 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from netplug.cli.app import app
+from netplug.dns import service
 from netplug.errors import NetplugError
 from netplug.fixtures import build, parse_topology
-from netplug.host import Host
+from netplug.host import Host, default_run_folder
 from netplug.kernel import namespaces
 from netplug.state import State
 
-NAMESPACES = "/run/netns"
+PATIENCE = 10.0  # seconds for the name server to end
 TOPOLOGY = {"about": "Two machines without any cable.", "hosts": {"web": [], "db": []}}
 
 
@@ -40,8 +42,11 @@ def main() -> int:
         _netplug("connect", "web", "lan", "--publish", "8080:80")
         _netplug("connect", "db", "lan")
         _netplug("ps")
-        _title("They reach each other")
-        _run("ip", "netns", "exec", "db", "ping", "-c", "1", "-W", "2", "10.89.7.2")
+        _title("They find each other by name")
+        _run("cat", "/etc/netns/db/resolv.conf")
+        _run("ip", "netns", "exec", "db", "getent", "hosts", "web")
+        _run("ip", "netns", "exec", "web", "ping", "-c", "1", "-W", "2", "db")
+        _netplug("dns", "query", "web", "--from", "db")
         _title("The published port answers on the host")
         _serve(lambda: lab.in_node("web", _make_server))
         _title("What was made")
@@ -131,6 +136,8 @@ def _inventory() -> dict[str, str]:
         found[" ".join(words)] = subprocess.run(
             words, check=True, capture_output=True, text=True
         ).stdout
+    found["resolver files"] = "\n".join(map(str, Path("/etc/netns").glob("*/*")))
+    found["name server"] = str(service.read_status(default_run_folder()) or "")
     folder = _state_folder()
     found["records"] = ""
     if (folder / "state.db").exists():
@@ -142,6 +149,9 @@ def _inventory() -> dict[str, str]:
 
 
 def _prove(before: dict[str, str]) -> int:
+    deadline = time.monotonic() + PATIENCE
+    while service.read_status(default_run_folder()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # it ends a second after the last container has left
     after = _inventory()
     changed = [name for name in before if before[name] != after[name]]
     for name in changed:
