@@ -7,8 +7,9 @@ safety: lease, ports and pending record commit together), or only reads.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from sqlite3 import Connection
 
 from netplug import ipam, ports
@@ -23,6 +24,7 @@ from netplug.resources.upper import Upper
 from netplug.state import Record, State
 
 SUBNET = "subnet:"
+DNS_PORT = 53
 
 
 def commit(state: State, driver: Driver, network: Network, record: Record, facts: Facts) -> Record:
@@ -102,6 +104,19 @@ def claim_ports(state: State, host: Host, network: Network, attachment: Attachme
     sockets = ports.compute_host_ports(wanted, network.families)
     sockdiag.check_free(host.fd, sockets, container=attachment.container)
     return replace(attachment, ports=wanted)
+
+
+def taken_questions(state: State, host: str, servers: tuple[str, ...]) -> Iterator[str]:
+    """Warnings: a published port is taken before the name server's socket sees a question."""
+    for entry in ports.publishers(state.connection, host=host, port=DNS_PORT):
+        family, host_ip, protocol, _ = entry.port
+        for server in map(ip_address, servers):
+            meets = server.version == family and not server.is_loopback
+            if meets and protocol != "sctp" and host_ip in (None, server):
+                yield (
+                    f"{entry.owner} publishes {entry.port}, so it gets the questions to {server}:"
+                    " publish it on one address of the host instead"
+                )
 
 
 def demand_no_overlap(state: State, host: str, wanted: Plan, network: Network) -> None:

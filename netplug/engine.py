@@ -248,6 +248,8 @@ class Engine:
         servers = self._names.publish(self.state, record, kernel).nameservers
         if not servers:  # who publishes has said why
             return record.result
+        for warning in admission.taken_questions(self.state, self.host.id, servers):
+            self.log(f"network {network.name}: names: {warning}")
         dns = record.result.dns
         search = (f"{network.name}.{network.names.domain}", *dns.search)
         return replace(record.result, dns=replace(dns, nameservers=servers, search=search))

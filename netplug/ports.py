@@ -149,6 +149,12 @@ def published(
     return tuple(_published(row) for row in sorted(rows))
 
 
+def publishers(connection: sqlite3.Connection, *, host: str, port: int) -> tuple[Published, ...]:
+    """Reservations of one port number, of every protocol and address."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM ports WHERE host=? AND port=?", (host, port))
+    return tuple(_published(row) for row in sorted(rows))
+
+
 def reclaim_hosts(
     connection: sqlite3.Connection, *, is_past: Callable[[str], bool]
 ) -> tuple[Published, ...]:

@@ -31,7 +31,7 @@ from netplug.firewall.nft_layout import (
 )
 from netplug.kernel import nftables as nf
 from netplug.kernel.nfnetlink import Message, Nfnetlink, Reply, pack_comment
-from netplug.kernel.xtables import legacy_filter_loaded, legacy_forward_drops
+from netplug.kernel.xtables import FORWARD, INPUT, legacy_drops, legacy_filter_loaded
 from netplug.model import Family
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ForeignChains:
         opener = self._legacy(intent.family)
         legacy = opener.present(intent) if opener else ""
         if legacy != "":
-            words.append(f"the legacy chain FORWARD drops {intent.bridge}")
+            words.append(f"the legacy filter table drops what {intent.bridge} sends")
         if words and not complete and legacy in (None, ""):
             return None
         return ", ".join(words)
@@ -201,7 +201,13 @@ class ForeignChains:
             f"chain FORWARD of the legacy filter table (IPv{family}) drops what it does not know:"
             f" {command} -I FORWARD -i BRIDGE -j ACCEPT, and the same with -o BRIDGE"
             for family, command in _LEGACY_COMMANDS.items()
-            if not self._legacy(family) and legacy_forward_drops(self._fd, family)
+            if not self._legacy(family) and legacy_drops(self._fd, family, FORWARD)
+        ]
+        words += [
+            f"chain INPUT of the legacy filter table (IPv{family}) drops questions to the name"
+            f" server: {command} -I INPUT -i BRIDGE -p udp --dport 53 -j ACCEPT"
+            for family, command in _LEGACY_COMMANDS.items()
+            if not self._legacy(family) and legacy_drops(self._fd, family, INPUT)
         ]
         return list(dict.fromkeys(words))
 

@@ -107,6 +107,9 @@ def read_conflicts(fd: int, requested: Sequence[Request]) -> tuple[tuple[Request
     return tuple(zip((request for request, _ in conflicts), known, strict=True))
 
 
+NAME_SERVER = "netplug.dns"  # in the command line of our own
+
+
 def check_free(fd: int, requested: Sequence[Request], *, container: str = "") -> None:
     """Raises Conflict with the process that holds one of the requested ports.
 
@@ -118,6 +121,13 @@ def check_free(fd: int, requested: Sequence[Request], *, container: str = "") ->
             continue
         address = listener.address
         where = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        if _mentions(listener.pid, NAME_SERVER):
+            raise Conflict(
+                f"port {port}/{protocol} is taken",
+                f"netplug's name server answers containers on {where}",
+                f"publish it on one address of the host (ADDRESS:{port}:PORT), or set names: false"
+                " in the networks of this host",
+            )
         raise Conflict(
             f"port {port}/{protocol} is taken",
             f"{listener} listens on {where}",

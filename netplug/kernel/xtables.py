@@ -1,4 +1,4 @@
-"""The legacy xtables, read as iptables-legacy reads them: does FORWARD drop by itself?
+"""The legacy xtables, read as iptables-legacy reads them: does a chain drop by itself?
 
 Asked only where the filter table is loaded, for the very question would load it
 (include/uapi/linux/netfilter_ipv4/ip_tables.h and its sibling for IPv6).
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from netplug.kernel.namespaces import in_namespace
 from netplug.model import Family
 
-FORWARD, HOOKS = 2, 5
+INPUT, FORWARD, HOOKS = 1, 2, 5
 GET_INFO, GET_ENTRIES = 64, 65  # IPT_SO_GET_* and IP6T_SO_GET_* are the same numbers
 INFO = struct.Struct("=32sI5I5III")  # name, valid hooks, entries, underflows, count, size
 ENTRIES_HEAD = struct.Struct("=32sI4x")
@@ -53,12 +53,12 @@ def _loaded(form: _Form) -> bool:
         os.close(descriptor)
 
 
-def legacy_forward_drops(fd: int, family: Family) -> bool:
-    """Whether the legacy FORWARD chain drops or rejects what no rule of it accepts."""
-    return in_namespace(fd, lambda: _read(_FORMS[family]))
+def legacy_drops(fd: int, family: Family, hook: int) -> bool:
+    """Whether the legacy chain INPUT or FORWARD drops or rejects what no rule of it accepts."""
+    return in_namespace(fd, lambda: _read(_FORMS[family], hook))
 
 
-def _read(form: _Form) -> bool:
+def _read(form: _Form, hook: int) -> bool:
     if not _loaded(form):
         return False
     try:
@@ -69,7 +69,7 @@ def _read(form: _Form) -> bool:
             answer = _ask(probe, (form.level, GET_ENTRIES), question)
     except OSError:  # not ours to read
         return False
-    first, policy = fields[2 + FORWARD], fields[2 + HOOKS + FORWARD]
+    first, policy = fields[2 + hook], fields[2 + HOOKS + hook]
     return _ends_in_drop(form, answer[ENTRIES_HEAD.size :], first, policy)
 
 

@@ -175,7 +175,8 @@ def test_metrics_of_names(names: Names, host: Host) -> None:
         result: found[f'netplug_dns_queries_total{{result="{result}"}}']
         for result in ("ready", "names", "forwarded", "nxdomain", "malformed", "rate_limited")
     }
-    assert results == dict(ready=1, names=1, forwarded=2, nxdomain=1, malformed=0, rate_limited=0)
+    wanted = {"ready": 1, "names": 1, "forwarded": 2, "nxdomain": 1}
+    assert results == wanted | {"malformed": 0, "rate_limited": 0}
     assert found["netplug_dns_up"] == found["netplug_dns_attachments"] == 1
     assert found['netplug_dns_forwarded_total{result="cache"}'] == 1
     assert found[f'netplug_dns_upstream_queries_total{{server="{STUB}"}}'] == 1

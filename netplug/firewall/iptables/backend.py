@@ -99,7 +99,8 @@ class LegacyAccept:
 
     nf_tables cannot override a drop of the legacy tables. Where their FORWARD drops what it does
     not know, these rules accept all of a bridge; what it may do, the other backend decides. They
-    stand in DOCKER-USER where FORWARD leads there, else at the head of FORWARD.
+    stand in DOCKER-USER where FORWARD leads there, else at the head of FORWARD. Where FORWARD or
+    INPUT drops, questions to the name server are let in.
     """
 
     name = "legacy-accept"
@@ -109,14 +110,14 @@ class LegacyAccept:
         self._lock = {"lockfile": lockfile, "patience": patience}
 
     def present(self, intent: Intent) -> str | None:
-        if not isinstance(intent, Accept) or not self._dropped(intent.family):
+        wanted = self._needed(intent)
+        if wanted is None:
             return ""  # needs no child, and on most hosts no look at a table
-        return _words(self._ask("legacy_present", intent))
+        return _words(self._ask("legacy_present", wanted))
 
     def apply(self, intent: Intent) -> bool:
-        if not isinstance(intent, Accept) or not self._dropped(intent.family):
-            return False
-        return bool(self._ask("legacy_apply", intent))
+        wanted = self._needed(intent)
+        return wanted is not None and bool(self._ask("legacy_apply", wanted))
 
     def undo(self, intent: Intent) -> None:
         if not isinstance(intent, Accept):
@@ -136,10 +137,17 @@ class LegacyAccept:
     def foreign_drops(self) -> list[str]:
         return []
 
-    def _dropped(self, family: Family) -> bool:
-        from netplug.kernel.xtables import legacy_forward_drops
+    def _needed(self, intent: Intent) -> Accept | None:
+        """What of it the chains would drop by themselves."""
+        from netplug.kernel.xtables import FORWARD, INPUT, legacy_drops
 
-        return legacy_forward_drops(self._fd, family)
+        if not isinstance(intent, Accept):
+            return None
+        if intent.forward and legacy_drops(self._fd, intent.family, FORWARD):
+            return intent
+        if legacy_drops(self._fd, intent.family, INPUT):
+            return Accept(intent.bridge, intent.family, forward=False)
+        return None
 
     def _ask(self, verb: str, intent: Accept) -> Any:
         request = {"verb": verb, "bridge": intent.bridge, "family": intent.family}
