@@ -145,12 +145,7 @@ class Engine:
                 record = self._begin(kernel, network, attachment, steps, result)
                 with self.state.transaction() as db:
                     self.state.put(db, record)
-                try:
-                    plan.apply_each(kernel, record.plan, self.usage(record))
-                    return self._finish(kernel, network, record)
-                except BaseException:
-                    self._undo(kernel, record)
-                    raise
+                return self._apply(kernel, network, record)
 
     def _begin(
         self,
@@ -184,6 +179,9 @@ class Engine:
             if not self.gc(network.name, None):
                 raise
             record = admission.commit(self.state, driver, network, record, facts)
+        return self._apply(kernel, network, record)
+
+    def _apply(self, kernel: Kernel, network: Network, record: Record) -> Result:
         try:
             plan.apply_each(kernel, record.plan, self.usage(record))
             return self._finish(kernel, network, record)

@@ -40,6 +40,7 @@ def names_in(cell: Cell) -> Iterator[None]:
         yield
     finally:
         cell.run(NETPLUG, "agent", "stop")
+        cell.run("rm", "/run/netplug/agent.sock.stopped")  # no call may start it anew
 
 
 def ask_in(podman: Podman, network: str, *command: str) -> str:

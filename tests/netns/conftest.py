@@ -7,10 +7,13 @@ And the way by which tests of the plugin call it (`through`): by default in this
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import through as ways
+from dns_world import Names
 
+from netplug.dns import service
 from netplug.fixtures.pytest_fixture import topology
 
 __all__ = ["topology"]
@@ -25,6 +28,16 @@ CALLERS = {
     "test_cni_interop",
     "test_cni_verbs",
 }
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[Names]:
+    """An agent with its name server, and calls through it."""
+    names = Names(tmp_path)
+    names.station.start()
+    yield names
+    names.station.end()
+    service.stop(tmp_path)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

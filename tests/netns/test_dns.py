@@ -10,8 +10,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,12 +27,6 @@ from netplug.kernel import namespaces
 
 if TYPE_CHECKING:
     from conftest import Host
-
-
-@pytest.fixture
-def names(tmp_path: Path) -> Iterator[Names]:
-    with running(tmp_path) as names:
-        yield names
 
 
 def test_a_name_is_there_when_add_returns_and_gone_after_del(names: Names, host: Host) -> None:

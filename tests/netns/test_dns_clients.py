@@ -6,8 +6,6 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,15 +23,6 @@ if TYPE_CHECKING:
 
 STUB, SECOND = "127.0.0.53", "127.0.0.54"
 PORTS = [{"hostPort": 8080 + n, "containerPort": 80, "protocol": "tcp"} for n in range(3)]
-
-
-@pytest.fixture
-def names(tmp_path: Path) -> Iterator[Names]:
-    names = Names(tmp_path)
-    names.station.start()
-    yield names
-    names.station.end()
-    service.stop(tmp_path)
 
 
 @pytest.fixture
