@@ -22,6 +22,7 @@ from netplug.state import Record
 
 OUTSIDE = "outside"
 SHARED = "the host's own network"
+BESIDE = ("ipam", "names")  # somebody else's attachments, whose links we do not know
 
 
 @dataclass(slots=True)
@@ -68,7 +69,11 @@ def compute_scene(
     """
     known = None if links is None else {link.name: link for link in links}
     drawing = _Host(host, known, uplink)
-    ready = [record for record in records if record.phase == "ready"]
+    ready = [
+        record
+        for record in records
+        if record.phase == "ready" and record.attachment.via not in BESIDE
+    ]
     by_network: dict[str, list[Record]] = {}
     for record in ready:
         by_network.setdefault(record.attachment.network, []).append(record)

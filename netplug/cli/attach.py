@@ -35,6 +35,7 @@ from netplug.networks import parse_conflist_network
 from netplug.preview import Preview, preview
 from netplug.resources import Resource, Shell
 from netplug.resources.addresses import Addresses, Sysctl
+from netplug.state import Record
 
 TargetName = Annotated[
     str,
@@ -290,10 +291,17 @@ def ps(
                 r.attachment.via,
                 r.phase,
             )
-            for r in records
+            for r in _without_names_beside(records)
         ],
         "nothing is attached",
     )
+
+
+def _without_names_beside(records: list[Record]) -> list[Record]:
+    """For people: an attachment of ours that `dnsname` gives names to is one attachment."""
+    mains = {r.owner for r in records if r.attachment.via != "names"}
+    beside = {f"{owner}/names" for owner in mains}
+    return [record for record in records if record.owner not in beside]
 
 
 def _ports(attachment: Attachment) -> str:

@@ -47,15 +47,21 @@ def ask_in(podman: Podman, network: str, *command: str) -> str:
     return podman("run", "--rm", "--network", network, NAME, *command)
 
 
+def demand_names(podman: Podman, domain: str) -> None:
+    """web, also www, and api on the network shop: api finds web, by the server that the result
+    named."""
+    podman.run("web", "--network", "shop", "--network-alias", "www", command=WEB_SERVER)
+    podman.run("api", "--network", "shop")
+    resolv_conf = podman("exec", "api", "cat", "/etc/resolv.conf")
+    assert f"nameserver {GATEWAY}" in resolv_conf and f"shop.{domain}" in resolv_conf
+    for name in ("web", "www", f"web.{domain}", f"web.shop.{domain}"):
+        podman("exec", "api", "ping", "-c1", "-W2", name)
+
+
 def test_podman_through_one_plugin(podman: Podman, flavour: Flavour) -> None:
     podman.add_network(network(flavour))
     with names_in(podman.cell):
-        podman.run("web", "--network", "shop", "--network-alias", "www", command=WEB_SERVER)
-        podman.run("api", "--network", "shop")
-        resolv_conf = podman("exec", "api", "cat", "/etc/resolv.conf")
-        assert f"nameserver {GATEWAY}" in resolv_conf and "shop.internal" in resolv_conf
-        for name in ("web", "www", "web.shop.internal"):
-            podman("exec", "api", "ping", "-c1", "-W2", name)
+        demand_names(podman, "internal")
         fetched = eventually(lambda: podman("exec", "api", "wget", "-qO-", "http://www/"))
         assert fetched == "ok"
         podman("exec", "web", "ping", "-c1", "-W2", "api")
@@ -89,12 +95,7 @@ def test_podman_writes_dnsname_into_its_networks(podman_with_dnsname: Podman) ->
     conflist = json.loads(podman.cell.run("cat", "/etc/cni/net.d/shop.conflist"))
     assert conflist["plugins"][-1]["type"] == "dnsname"
     with names_in(podman.cell):
-        podman.run("web", "--network", "shop", "--network-alias", "www", command=WEB_SERVER)
-        podman.run("api", "--network", "shop")
-        resolv_conf = podman("exec", "api", "cat", "/etc/resolv.conf")
-        assert f"nameserver {GATEWAY}" in resolv_conf and "dns.podman" in resolv_conf
-        for name in ("web", "www", "web.dns.podman"):
-            podman("exec", "api", "ping", "-c1", "-W2", name)
+        demand_names(podman, "dns.podman")
         records = json.loads(podman.cell.run(NETPLUG, "dns", "records", "--json"))
         assert {record["name"] for record in records} == {
             "web.shop.dns.podman",
@@ -110,11 +111,7 @@ def test_podman_of_an_ordinary_user(rootless_podman: Podman, flavour: Flavour) -
     """No agent can serve it: the first container starts a name server, the last one ends it."""
     podman = rootless_podman
     podman.add_network(network(flavour))
-    podman.run("web", "--network", "shop", "--network-alias", "www", command=WEB_SERVER)
-    podman.run("api", "--network", "shop")
-    assert f"nameserver {GATEWAY}" in podman("exec", "api", "cat", "/etc/resolv.conf")
-    for name in ("web", "www", "web.shop.internal"):
-        podman("exec", "api", "ping", "-c1", "-W2", name)
+    demand_names(podman, "internal")
     podman("rm", "--force", "--all", "--time", "0")
 
     def ended() -> None:

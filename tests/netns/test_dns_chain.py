@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from netplug.host import default_run_folder
 if TYPE_CHECKING:
     from conftest import Host
 
+NETPLUG = Path(sys.executable).with_name("netplug")
 GATEWAY, GATEWAY6 = "10.1.0.1", "fd00:1::1"
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 ALIASES = {"aliases": True}
@@ -77,6 +79,10 @@ def test_names_behind_a_main_plugin(
     assert {data(ask(web, GATEWAY, "shop"))[0] for _ in range(4)} == {"10.1.0.2", "10.1.0.3"}
     assert data(ask(web, GATEWAY, "3.0.1.10.in-addr.arpa", "PTR")) == ["api.lan.dns.podman."]
     runtime.check(lan, pod(web, "web", "www", "shop"))
+    listed = host.run(f"{NETPLUG} ps").splitlines()
+    assert [line.split()[0] for line in listed[1:]] == ["web", "api"]
+    assert "host's own network" not in host.run(f"{NETPLUG} graph")
+    assert not host.run(f"{NETPLUG} gc --dry-run").strip()
     runtime.delete(lan, pod(web, "web"))
     assert rcode(ask(api, GATEWAY, "web.dns.podman")) == "NXDOMAIN"
     assert "10.1.0.1/24" in host.run("ip address show br0")  # a neighbour uses it

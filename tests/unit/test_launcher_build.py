@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from netplug.agent import build, protocol
 from netplug.agent.build import Settings, make_launcher
 from netplug.cli.app import app
-from netplug.errors import DecodeError, InputError, UnsupportedError
+from netplug.errors import Conflict, DecodeError, InputError, UnsupportedError
 from netplug.install import install_plugin, plugin_names
 
 VERSION = {"CNI_COMMAND": "VERSION"}
@@ -90,6 +90,19 @@ def test_every_name_is_installed(tmp_path: Path, kind: str) -> None:
     for path in map(Path, written):
         said = run(path, {})
         assert said.stderr.startswith(f"CNI {path.name} plugin v".encode()) and not said.status
+
+
+def test_dnsname_is_installed_when_asked_for(tmp_path: Path) -> None:
+    """podman 4 writes it into every network that it creates, once it is there."""
+    assert str(tmp_path / "dnsname") in install_plugin(tmp_path, dnsname=True)
+    assert (tmp_path / "dnsname").readlink() == Path("netplug")
+
+
+def test_somebody_elses_dnsname_stays(tmp_path: Path) -> None:
+    (tmp_path / "dnsname").write_text("podman's own")
+    with pytest.raises(Conflict, match="is in the way"):
+        install_plugin(tmp_path, dnsname=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["dnsname"]  # nothing half done
 
 
 def test_a_running_plugin_is_replaced(tmp_path: Path) -> None:
