@@ -343,35 +343,3 @@ def test_a_name_server_of_another_version_is_replaced(
     assert names.ask_server("status")["pid"] != pid
     assert data(query(web, GATEWAY, "web")) == ["10.1.0.2"]
     names.delete(host, web)
-
-
-def test_a_legacy_input_policy_that_drops(names: Names, host: Host) -> None:
-    """INPUT alone drops, as on many a server; both families, neighbour discovery too."""
-    for program in ("iptables-legacy", "ip6tables-legacy"):
-        host.run(f"{program} -P INPUT DROP")
-    web = host.container("web")
-    names.add(host, web, "web")
-    assert data(query(web, GATEWAY, "web")) == ["10.1.0.2"]
-    assert data(query(web, GATEWAY6, "web", "AAAA", tcp=True)) == ["fd00:1::2"]
-    assert "FORWARD -" not in host.run("iptables-legacy -S")
-    names.delete(host, web)
-    assert "netplug" not in host.run("iptables-legacy -S; ip6tables-legacy -S")
-
-
-def test_a_container_that_publishes_port_53(names: Names, host: Host) -> None:
-    """Where its port would take questions to the gateway, somebody is told."""
-    web, dns = host.container("web"), host.container("dns")
-    port = {"hostPort": 53, "containerPort": 53, "protocol": "udp"}
-    one = {"portMappings": [{**port, "hostIP": "127.0.0.1"}]}
-    names.add(host, web, "web")
-    with pytest.raises(AssertionError, match="name server answers containers on "):
-        names.add(host, dns, "dns", runtimeConfig={"portMappings": [port]})
-    names.add(host, dns, "dns", runtimeConfig=one)
-    assert data(query(web, GATEWAY, "dns")) == ["10.1.0.3"]
-    names.delete(host, dns)
-    names.delete(host, web)
-    names.add(host, dns, "dns", runtimeConfig={"portMappings": [port]}, **{**OTHER, "names": False})
-    names.add(host, web, "web")
-    assert f"publishes 0.0.0.0:53/udp, so it gets the questions to {GATEWAY}" in names.log
-    names.delete(host, web)
-    names.delete(host, dns, **{**OTHER, "names": False})
