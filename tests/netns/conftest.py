@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import through as ways
-from dns_world import Names
+from dns_world import Names, running
 
-from netplug.dns import service
 from netplug.fixtures.pytest_fixture import topology
 
 __all__ = ["topology"]
@@ -33,11 +32,8 @@ CALLERS = {
 @pytest.fixture
 def names(tmp_path: Path) -> Iterator[Names]:
     """An agent with its name server, and calls through it."""
-    names = Names(tmp_path)
-    names.station.start()
-    yield names
-    names.station.end()
-    service.stop(tmp_path)
+    with running(tmp_path) as names:
+        yield names
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -18,7 +18,7 @@ from attaching import STATE
 from cni_exec import Answer, Pod, serve_in
 from dns_client import ask as query
 from dns_client import data, question, rcode, send, send_tcp
-from dns_world import CONFIG, GATEWAY, GATEWAY6, OTHER, Names, running
+from dns_world import CONFIG, GATEWAY, GATEWAY6, OTHER, Names
 from dnslib import EDNS0, DNSRecord
 
 from netplug.dns import service
