@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from sqlite3 import Connection
+from typing import Any
 
 from netplug import ipam, ports
 from netplug.errors import Conflict, Unavailable
 from netplug.host import Host
-from netplug.kernel import sockdiag
-from netplug.model import Attachment, Facts, Lease, Network, overlaps
+from netplug.kernel import Kernel, sockdiag
+from netplug.model import DHCP, Attachment, Facts, Lease, Network, overlaps
+from netplug.partners import ForeignIpam
 from netplug.plan import Plan, from_json
 from netplug.plugins import Driver
 from netplug.resources.rules import Rules
@@ -175,3 +177,42 @@ def demand_free_addresses(state: State, host: str, network: Network) -> None:
                 f"see netplug ipam ls {network.name}; detach containers, run netplug gc,"
                 " or widen the range",
             )
+
+
+# --- addresses of DHCP servers
+
+
+def dhcp_client(
+    kernel: Kernel, state: State, host: str, *, network: Network, attachment: Attachment
+) -> ForeignIpam | None:
+    """Who asks a DHCP server for the addresses; None where it is not to be asked."""
+    if network.ipam is None or network.ipam.dhcp is None:
+        return None
+    from netplug.dhcp.ipam import DhcpIpam  # few networks need it
+
+    return DhcpIpam(
+        kernel,
+        state.transaction,
+        state.folder,
+        host=host,
+        attachment=attachment,
+        dhcp=network.ipam.dhcp,
+    )
+
+
+def give_back(kernel: Kernel, state: State, record: Record) -> None:
+    """The DHCP server is told while the link that it gave the address to is there."""
+    if not uses_dhcp(record.config):
+        return
+    from netplug.dhcp import ipam as client
+    from netplug.dhcp import leases
+
+    held = leases.get(state.connection, record.host, record.owner)
+    if held is not None:
+        client.give_back(kernel, record.attachment.ifname, held)
+
+
+def uses_dhcp(config: dict[str, Any]) -> bool:
+    """Does a network's configuration leave the addresses to a DHCP server?"""
+    section = config.get("ipam")
+    return isinstance(section, dict) and section.get("type") == DHCP

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
 
 from netplug import admission, plan, plugins, resolver_files, upkeep
 from netplug.errors import (
@@ -25,58 +24,12 @@ from netplug.errors import (
 )
 from netplug.host import Host
 from netplug.kernel import Kernel, namespaces
-from netplug.model import DHCP, Attachment, Dns, Facts, Lease, Network, Result
+from netplug.model import Attachment, Facts, Network, Result
+from netplug.partners import ForeignIpam, Names, NoNames, refusals
 from netplug.plan import Difference, Plan
 from netplug.plugins import Driver
 from netplug.reconcile import compute_expected, is_dead, remove_owned
 from netplug.state import Record, State, Usage
-
-
-class ForeignIpam(Protocol):
-    """Somebody else's IPAM plugin, called by the edge that knows how to execute it.
-
-    `needs_link`: its DEL talks through the container's interface.
-    """
-
-    @property
-    def needs_link(self) -> bool: ...
-
-    def add(self) -> Lease: ...
-
-    def delete(self) -> None: ...
-
-    def check(self) -> None: ...
-
-    def status(self) -> None: ...
-
-    def gc(self) -> None: ...
-
-
-class Names(Protocol):
-    """Whoever answers for the names of containers."""
-
-    def publish(self, state: State, record: Record, kernel: Kernel) -> Dns:
-        """The record's names are visible from now on; the servers that the container may ask,
-        none where nobody would answer."""
-
-    def withdraw(self, state: State, record: Record, kernel: Kernel) -> None:
-        """They are not any more, once the record is leaving or gone."""
-
-    def fault(self) -> str:
-        """Why nobody would answer now; "" where somebody does."""
-
-
-class NoNames:
-    """Nobody does."""
-
-    def publish(self, state: State, record: Record, kernel: Kernel) -> Dns:
-        return Dns()
-
-    def withdraw(self, state: State, record: Record, kernel: Kernel) -> None:
-        return
-
-    def fault(self) -> str:
-        return "no name server runs"
 
 
 class Engine:
@@ -126,7 +79,9 @@ class Engine:
                 facts = self.read_facts(kernel, driver, network)
                 links = driver.plan_link(network, attachment, facts)
                 record = self._begin(kernel, network, attachment, links)
-                foreign = foreign or self._dhcp(kernel, network, attachment)
+                foreign = foreign or admission.dhcp_client(
+                    kernel, self.state, self.host.id, network=network, attachment=attachment
+                )
                 if foreign is None:
                     return self._add(kernel, driver, network, record, facts)
                 return self._add_foreign(kernel, driver, network, record, facts, foreign)
@@ -287,12 +242,12 @@ class Engine:
         The address goes last: it is never free while its link or rules can carry traffic. But
         a DHCP client needs the link for its farewell.
         """
-        self._give_back(kernel, record)
+        admission.give_back(kernel, self.state, record)
         early = foreign is not None and foreign.needs_link
-        errors = _refusals(foreign) if early else []
+        errors = refusals(foreign) if early else []
         errors += plan.remove(kernel, record.plan, self.usage(record))
         self._withdraw(kernel, record)
-        return errors if early else errors + _refusals(foreign)
+        return errors if early else errors + refusals(foreign)
 
     def _forget(self, attachment: Attachment) -> None:
         with self.state.transaction() as db:
@@ -353,32 +308,6 @@ class Engine:
             foreign.delete()
         self._forget(attachment)
 
-    # addresses of DHCP servers
-
-    def _dhcp(self, kernel: Kernel, network: Network, attachment: Attachment) -> ForeignIpam | None:
-        if network.ipam is None or network.ipam.dhcp is None:
-            return None
-        from netplug.dhcp.ipam import DhcpIpam  # few networks need it
-
-        return DhcpIpam(
-            kernel,
-            self.state.transaction,
-            self.state.folder,
-            host=self.host.id,
-            attachment=attachment,
-            dhcp=network.ipam.dhcp,
-        )
-
-    def _give_back(self, kernel: Kernel, record: Record) -> None:
-        """The server is told while the link that it gave the address to is there."""
-        if not uses_dhcp(record.config):
-            return
-        from netplug.dhcp import ipam, leases
-
-        held = leases.get(self.state.connection, self.host.id, record.owner)
-        if held is not None:
-            ipam.give_back(kernel, record.attachment.ifname, held)
-
     # CHECK, repair
 
     def check(
@@ -390,7 +319,7 @@ class Engine:
         """Raises CheckFailed that names every difference between the plan and the kernel."""
         differences = self.differences(attachment, previous)
         record = self.state.get(self.host.id, attachment.owner)
-        if record is not None and uses_dhcp(record.config):
+        if record is not None and admission.uses_dhcp(record.config):
             from netplug.dhcp.ipam import demand_held
 
             demand_held(self.state.connection, self.host.id, attachment.owner)
@@ -509,19 +438,3 @@ class Engine:
 
     def read_facts(self, kernel: Kernel, driver: Driver, network: Network) -> Facts:
         return kernel.read_facts(driver.facts(network), self.host.choose_firewall(network.firewall))
-
-
-def _refusals(foreign: ForeignIpam | None) -> list[NetplugError]:
-    """The plugin gives its address back; why it did not, where it did not."""
-    try:
-        if foreign is not None:
-            foreign.delete()
-    except NetplugError as refusal:
-        return [refusal]
-    return []
-
-
-def uses_dhcp(config: dict[str, Any]) -> bool:
-    """Does a network's configuration leave the addresses to a DHCP server?"""
-    section = config.get("ipam")
-    return isinstance(section, dict) and section.get("type") == DHCP

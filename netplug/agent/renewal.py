@@ -22,11 +22,12 @@ from netplug.config import driver_name, parse_network
 from netplug.dhcp import ipam, leases
 from netplug.dhcp.client import Refused, Silent
 from netplug.dhcp.leases import Held
-from netplug.engine import Engine, Names
+from netplug.engine import Engine
 from netplug.errors import Busy, NetplugError
 from netplug.host import Host
 from netplug.kernel import Kernel
 from netplug.model import Lease, Network
+from netplug.partners import Names
 from netplug.resources import Resource
 from netplug.state import Record, State
 from netplug.statefile import ensure_private_folder

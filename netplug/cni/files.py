@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 
@@ -42,7 +41,7 @@ def write_file(directory: str, name: str, data: bytes, *, mode: int, replace: bo
 def write_at(directory: int, name: str, data: bytes, *, mode: int, replace: bool) -> None:
     """The same in a folder that is open. Raises FileExistsError, OSError."""
     # the suffix keeps readers of *.conflist and *.conf away from an unfinished file
-    temporary = f".{name[:100]}.{secrets.token_hex(8)}.tmp"
+    temporary = f".{name[:100]}.{os.urandom(8).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:

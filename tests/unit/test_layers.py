@@ -30,6 +30,7 @@ LAYERS = [
     {"netplug.plan", "netplug.firewall"},
     {"netplug.plugins", "netplug.statefile", "netplug.cni.files"},
     {"netplug.state"},
+    {"netplug.partners"},
     {"netplug.host", "netplug.reconcile"},
     {"netplug.overlay"},
     {"netplug.admission", "netplug.resolver_files"},
