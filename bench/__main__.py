@@ -28,6 +28,7 @@ from bench.execute import Execution, ProgramFailed, execute
 from bench.launchers import make_plugins, start_agent
 from bench.peers import fetch_peers, read_versions
 from bench.plot import render_plot
+from bench.record import read_entries, write_entries
 from bench.report import (
     Circumstances,
     Results,
@@ -67,8 +68,6 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.rounds < 1:
         parser.error("there is at least one round")
-    if options.write and (options.rounds < FEWEST_ROUNDS or options.case):
-        parser.error(f"--write wants every case, and {FEWEST_ROUNDS} rounds or more")
     return options
 
 
@@ -178,9 +177,11 @@ def show_results(options: argparse.Namespace, stack: ExitStack) -> None:
         console.print(render_circumstances(circumstances))
         console.print(render_verdict(results))
     if options.write:
-        PAGES.mkdir(parents=True, exist_ok=True)
-        (PAGES / "results.md").write_text(render_page(results, "results.svg"))
-        (PAGES / "results.svg").write_text(render_plot(results.outcomes))
+        write_entries(PAGES / "results.json", results, cases)
+        entries = read_entries(PAGES / "results.json", CASES)
+        outcomes = [outcome for entry in entries for outcome in entry.results.outcomes]
+        (PAGES / "results.md").write_text(render_page(entries, "results.svg"))
+        (PAGES / "results.svg").write_text(render_plot(outcomes))
 
 
 def describe(reference: Path) -> str:

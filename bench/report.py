@@ -6,13 +6,15 @@ import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from bench.runner import Gap, Outcome, Samples
+
+if TYPE_CHECKING:
+    from bench.record import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +143,41 @@ def render_verdict(results: Results) -> str:
     return f"{text}; missed: {'; '.join(missed)}." if missed else f"{text}."
 
 
-def render_page(results: Results, plot: str) -> str:
+def render_page(entries: Sequence[Entry], plot: str) -> str:
     """Markdown; `plot` is the file name of the picture beside it."""
+    everything = Results(
+        [outcome for entry in entries for outcome in entry.results.outcomes],
+        [gap for entry in entries for gap in entry.results.gaps],
+        entries[-1].results.circumstances,
+    )
+    machine = everything.circumstances
     lines = [
         "# Results",
         "",
-        "Written by `./run bench --write`; run it on your own machine. A number is a median; a",
-        "ratio is that median divided by the one of the first contender, so less is better.",
+        "Written by `./run bench --write`, or case by case (`./run bench --case plain --write`);",
+        "run it on your own machine. A number is a median; a ratio is that median divided by the",
+        "one of the first contender, so less is better. Contenders take turns in each round.",
         "",
-        f"{date.today().isoformat()}: {render_circumstances(results.circumstances)}",
+        f"Linux {machine.kernel}, {machine.processors} processors, shared with others; state in"
+        f" memory for all. Peers: {machine.peers}. Executing a program that does nothing takes"
+        f" {machine.idle_exec:.2f} ms; that is in every single call's number.",
         "",
-        render_verdict(results),
+        render_verdict(everything),
         "",
         f"![Medians as a ratio of the peer's, with the targets]({plot})",
     ]
-    for title, group in groupby(results.outcomes, key=lambda outcome: outcome.case.title):
-        lines += ["", f"## {title}", "", render_line(COLUMNS), "|---|---|---:|---:|---:|---:|---|"]
-        for outcome in group:
+    for entry in entries:
+        found = entry.results
+        if not found.outcomes:
+            continue
+        rounds = "once" if entry.case.once else f"{found.circumstances.rounds} rounds"
+        lines += ["", f"## {entry.case.title}", ""]
+        lines += [f"{entry.day}, {rounds}, load {found.circumstances.load:.1f} at the start.", ""]
+        lines += [render_line(COLUMNS), "|---|---|---:|---:|---:|---:|---|"]
+        for outcome in found.outcomes:
             lines += [render_line(render_row(outcome, one)) for one in outcome.samples]
-    if results.gaps:
-        lines += ["", "## Not measured", "", *(f"- {line}" for line in render_gaps(results))]
+    if everything.gaps:
+        lines += ["", "## Not measured", "", *(f"- {line}" for line in render_gaps(everything))]
     return "\n".join(lines) + "\n"
 
 
