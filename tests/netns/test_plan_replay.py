@@ -12,12 +12,14 @@ from attaching import Site, dump
 from netplug import plan
 from netplug.kernel import namespaces
 from netplug.model import Attachment
-from netplug.plan import SCHEMA, from_json
+from netplug.plan import SCHEMA, Plan, from_json
 from netplug.state import Record
 
 if TYPE_CHECKING:
     from conftest import Host
 
+# A node's own: no attachment ever has them. test_overlay_plan removes them.
+OF_NODES = ("TunnelGuard", "Vxlan", "PeerSet", "Wireguard", "WireguardPeers")
 RECORDS = Path(__file__).parents[1] / "golden" / "records"
 
 
@@ -27,7 +29,8 @@ def test_what_an_older_version_attached_is_removed(host: Host, number: int) -> N
     before = dump(host)
     # the plan changes a setting of up0, puts a macvlan on it, and moves up1
     host.run("ip link add up0 type veth peer name up1 address 02:00:00:00:00:41")
-    stored = from_json(json.loads((RECORDS / f"schema-{number}.json").read_text()))
+    whole = from_json(json.loads((RECORDS / f"schema-{number}.json").read_text()))
+    stored = Plan(tuple(step for step in whole if type(step).__name__ not in OF_NODES))
     attachment = Attachment("lan", "web", "eth0", container.path)
     with site.engine() as engine:
         record = Record(
