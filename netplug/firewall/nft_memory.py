@@ -12,11 +12,10 @@ from contextlib import contextmanager
 
 from netplug.firewall.intent import Intent
 from netplug.kernel.namespaces import netlink_socket
-from netplug.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, senders
+from netplug.kernel.netlink import NETLINK_ADD_MEMBERSHIP, SOL_NETLINK, senders, waiting
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7
-RECEIVE = 1 << 16
 
 
 class Memory:
@@ -65,13 +64,6 @@ class Memory:
         self._whole.clear()
 
     def _catch_up(self) -> None:
-        while True:
-            try:
-                data = self._told.recv(RECEIVE)
-            except BlockingIOError:
-                return
-            except OSError:  # ENOBUFS: it told more than we could hear
-                self._forget()
-                continue
-            if any(sender != self._own for sender in senders(data)):
+        for data in waiting(self._told):
+            if not data or any(sender != self._own for sender in senders(data)):
                 self._forget()

@@ -11,7 +11,7 @@ import socket
 import threading
 
 from netplug.kernel.namespaces import netlink_socket
-from netplug.kernel.netlink import each_message
+from netplug.kernel.netlink import each_message, waiting
 from netplug.kernel.rtmessages import (
     RTM_DELADDR,
     RTM_DELLINK,
@@ -22,7 +22,7 @@ from netplug.kernel.rtmessages import (
     index_of,
     index_of_address,
 )
-from netplug.kernel.rtnl import RECEIVE, Rtnl
+from netplug.kernel.rtnl import Rtnl
 
 GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 IDLE = 16  # sockets kept: one for each thread that works at once
@@ -66,15 +66,10 @@ class Mirror:
 
     def _catch_up(self) -> None:
         """Forgets whatever the kernel has spoken of since."""
-        while True:
-            try:
-                data = self._told.recv(RECEIVE)
-            except BlockingIOError:
-                return
-            except OSError:  # ENOBUFS: it told more than we could hear
+        for data in waiting(self._told):
+            if not data:
                 self._links.clear()
                 self._addresses.clear()
-                continue
             for kind, _, _, body in each_message(data):
                 if kind in LINKS:
                     self._forget(index_of(body))

@@ -10,6 +10,10 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
@@ -21,6 +25,7 @@ NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
 HEADER = struct.Struct("=IHHII")
+LONGEST = 1 << 16  # bytes of a datagram that is read
 _ATTRIBUTE = struct.Struct("=HH")
 
 
@@ -85,6 +90,18 @@ def each_message(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
         yield kind, flags, sequence, data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
+
+
+def waiting(told: socket.socket) -> Iterator[bytes]:
+    """Every notification that waits on a socket that does not block; b"" for those that were
+    lost, where more came than its buffer holds."""
+    while True:
+        try:
+            yield told.recv(LONGEST)
+        except BlockingIOError:
+            return
+        except OSError:  # ENOBUFS
+            yield b""
 
 
 def senders(data: bytes) -> Iterator[int]:
