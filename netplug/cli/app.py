@@ -16,7 +16,7 @@ EPILOG = """Exit status: 0 done; 1 failed; 2 wrong argument or configuration; 3 
 differs from the plan; 7 busy, try again; 8 cannot serve now.
 
 Environment: NETCONFPATH (networks), CNI_PATH (foreign plugins), NETPLUG_STATE (state folder),
-NETPLUG_FIREWALL (auto, nft, iptables, none), NETPLUG_RUN (folder of the agent's socket)."""
+NETPLUG_FIREWALL (auto, nft, iptables, none), NETPLUG_RUN (folder of the agent's sockets)."""
 
 app = typer.Typer(
     help="Networks for network namespaces: create them, attach containers, see and mend them.",

@@ -29,7 +29,7 @@ def set_environment(name: str, outside: int | None = None) -> None:
     """What programs in the lab see: our own command first, nothing of the machine's networks."""
     os.environ[ENVIRONMENT] = name
     os.environ.pop("XDG_RUNTIME_DIR", None)
-    for variable in ("NETPLUG_STATE", "NETCONFPATH"):
+    for variable in ("NETPLUG_STATE", "NETPLUG_RUN", "NETCONFPATH"):
         os.environ.pop(variable, None)
     own = str(Path(sys.argv[0]).absolute().parent)
     folders = [str(Path(sys.executable).parent), own, os.environ.get("PATH", os.defpath)]
