@@ -37,3 +37,10 @@ python3 -m dnslib.zoneresolver --zone /run/netplug/zone --address 10.{{net}}.0.1
     > /run/netplug/dns.log 2>&1 < /dev/null &
 echo $! > /run/netplug/dns.pid
 until [ -n "$(ss -Hlun sport = :53)" ]; do sleep 0.05; done
+
+## netplug
+netplug network create lan --subnet 10.251.0.0/24
+netplug connect red lan --ifname eth1
+netplug connect blue lan --ifname eth1
+mkdir -p /etc/netns/blue
+printf 'nameserver 10.251.0.1\nsearch lan.internal\n' > /etc/netns/blue/resolv.conf
