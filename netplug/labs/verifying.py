@@ -107,9 +107,9 @@ def _prove(lab: Lab, seed: int) -> Iterator[str]:
 def _prove_fresh(lab: Lab) -> Iterator[str]:
     with World(folder=lab.folder) as world:
         for step in lab.steps:
-            for check in step.check:
-                if not check.trivial and check.ask(world).ok:
-                    yield f"a fresh start passes {step.id}: {check.expected()}"
+            for verdict in ask_all(world, [check for check in step.check if not check.trivial]):
+                if verdict.ok:
+                    yield f"a fresh start passes {step.id}: {verdict.expected}"
 
 
 def _prove_reached(lab: Lab, done: list[str], how: str) -> Iterator[str]:
