@@ -90,7 +90,7 @@ def test_two_engines_on_two_hosts(
 ) -> None:
     podman, containerd = podman_of_root, containerd_of_ctr
     podman.add_network(CONFLIST)
-    containerd.cell.write("/etc/cni/net.d/10-wide.conflist", json.dumps(CONFLIST))
+    containerd.cell.write("/etc/cni/net.d/0-wide.conflist", json.dumps(CONFLIST))
     try:
         podman.run("web", "--network", "wide", command=WEB_SERVER)
         address = podman.address("web", "wide")
@@ -109,4 +109,4 @@ def test_two_engines_on_two_hosts(
             assert far in found
     finally:
         podman.remove_all()
-        containerd.cell.run("rm", "-f", "/etc/cni/net.d/10-wide.conflist")
+        containerd.cell.run("rm", "-f", "/etc/cni/net.d/0-wide.conflist")

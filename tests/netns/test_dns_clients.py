@@ -145,8 +145,14 @@ def test_who_floods_is_slowed_down_alone(names: Names, host: Host) -> None:
                     break
             return "limited" in names.ask_server("stats")["queries"]
 
+        def answered() -> bool:
+            try:
+                return data(ask(api, GATEWAY, "web")) == ["10.1.0.2"]
+            except AssertionError:  # lost in the flood's queue: a resolver asks again
+                return False
+
         wait_for(flood, "the limit")
-        assert data(ask(api, GATEWAY, "web")) == ["10.1.0.2"]
+        wait_for(answered, "an answer for who does not flood")
     for container in (web, api):
         names.delete(host, container)
 
