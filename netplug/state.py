@@ -329,7 +329,7 @@ class Usage:
         """Read once for all keys: what is ours stays ours while it is used."""
         if self._claimed is None:
             rows = self._state.connection.execute(
-                "SELECT key FROM usage WHERE host=? AND owner=? AND ours=1",
+                "SELECT key FROM usage INDEXED BY usage_owner WHERE host=? AND owner=? AND ours=1",
                 (self._host, self._owner),
             )
             self._claimed = {key for (key,) in rows}

@@ -224,3 +224,34 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     put(state, make_record("web"))
     state.close()
     assert any("damaged" in path.name for path in folder.iterdir())
+
+
+def test_what_is_ours_is_read_at_a_cost_that_does_not_grow(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    usage = Usage(state, "host", "lan/web/eth0")
+
+    def steps() -> int:
+        """Of SQLite's machine, for the look that each ADD and DEL takes."""
+        count = 0
+
+        def tick() -> None:
+            nonlocal count
+            count += 1
+
+        usage._claimed = None
+        state.connection.set_progress_handler(tick, 1)
+        assert usage.claimed("bridge:br0")
+        state.connection.set_progress_handler(None, 1)
+        return count
+
+    rows = [("host", "bridge:br0", f"lan/c{number}/eth0", "lan", "", 1, 0) for number in range(3000)]
+    with state.transaction() as db:
+        db.execute(
+            "INSERT INTO usage VALUES (?,?,?,?,?,?,?)",
+            ("host", "bridge:br0", "lan/web/eth0", "lan", "", 1, 0),
+        )
+    few = steps()
+    with state.transaction() as db:
+        db.executemany("INSERT INTO usage VALUES (?,?,?,?,?,?,?)", rows)
+    assert steps() <= few * 1.2
+    state.close()
