@@ -244,7 +244,9 @@ def test_what_is_ours_is_read_at_a_cost_that_does_not_grow(tmp_path: Path) -> No
         state.connection.set_progress_handler(None, 1)
         return count
 
-    rows = [("host", "bridge:br0", f"lan/c{number}/eth0", "lan", "", 1, 0) for number in range(3000)]
+    rows = [
+        ("host", "bridge:br0", f"lan/c{number}/eth0", "lan", "", 1, 0) for number in range(3000)
+    ]
     with state.transaction() as db:
         db.execute(
             "INSERT INTO usage VALUES (?,?,?,?,?,?,?)",
