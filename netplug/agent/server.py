@@ -50,7 +50,7 @@ from netplug.overlay.settings import DEFAULT_FILE
 
 CONTROL = b"NPC1"  # magic of a control request: a line of JSON follows, and answers
 BACKLOG = 1024
-THREADS = 8  # callers at once; netlink waits, so more than there are processors
+THREADS = 4  # callers at once: netlink waits, and more only take turns at the interpreter
 INHERITED = 3  # the first descriptor that systemd passes (SD_LISTEN_FDS_START)
 STOP_SECONDS = 0.2  # how long a request to stop may wait
 PATIENCE = 5.0  # seconds for a launcher to finish its part of the exchange
