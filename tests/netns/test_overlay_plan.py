@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attaching import Site, differing, dump
+from attaching import Site, differing, dump, settle
 from overlay_world import RANGE4, RANGE6, make_overlay
 
 from netplug import plan as plans
@@ -72,10 +72,15 @@ PLANS = {
 
 
 def prepare(host: Host) -> None:
-    host.run("ip link add eth0 address 02:00:00:00:00:01 type bridge && ip link set eth0 up")
+    host.run(
+        "ip link add eth0 address 02:00:00:00:00:01 type veth peer name wire0"
+        " address 02:00:00:00:00:02"
+    )
+    host.run("ip link set eth0 addrgenmode none up; ip link set wire0 addrgenmode none up")
     host.run("ip addr add 192.0.2.1/24 dev eth0")
     host.run("ip -6 addr add 2001:db8::1/64 dev eth0 nodad")
     host.run("sysctl -qw net.ipv6.conf.all.forwarding=1")  # is never undone, and adds routes
+    settle(host)
 
 
 def without_guard(host: Host) -> dict[str, Any]:
