@@ -1,7 +1,8 @@
 """What is decided before the kernel is touched: address, ports, subnets; all or nothing.
 
 Everything here works inside one transaction of the state file (DESIGN of crash
-safety: lease, ports and pending record commit together), or only reads.
+safety: lease, ports and pending record commit together), or only reads; but for the addresses of
+DHCP servers, which are asked for and given back outside of any.
 """
 
 from __future__ import annotations

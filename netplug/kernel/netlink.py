@@ -25,7 +25,7 @@ NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
 HEADER = struct.Struct("=IHHII")
-LONGEST = 1 << 16  # bytes of a datagram that is read
+RECEIVE = 1 << 16  # bytes of a datagram that is read
 _ATTRIBUTE = struct.Struct("=HH")
 
 
@@ -97,7 +97,7 @@ def waiting(told: socket.socket) -> Iterator[bytes]:
     lost, where more came than its buffer holds."""
     while True:
         try:
-            yield told.recv(LONGEST)
+            yield told.recv(RECEIVE)
         except BlockingIOError:
             return
         except OSError:  # ENOBUFS

@@ -28,6 +28,7 @@ from netplug.kernel.netlink import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
+    RECEIVE,
     SOL_NETLINK,
     Refusal,
     each_message,
@@ -42,7 +43,6 @@ NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 
 SO_SNDBUFFORCE = 32
 SEND_BUFFER = 8 << 20  # bytes: a batch is one sendmsg, and 5000 ports with comments are 0.7 MB
-RECEIVE = 1 << 16
 IN_FLIGHT = 64  # questions in one sendmsg: their answers wait in a receive buffer of 208 KiB
 DUMP_TRIES = 10
 

@@ -24,6 +24,7 @@ from netplug.kernel.netlink import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
+    RECEIVE,
     SOL_NETLINK,
     Refusal,
     each_message,
@@ -35,7 +36,6 @@ from netplug.model import IPInterface, Route
 RTPROT_RA = 9
 RTMGRP_LINK = 1
 EVENT_SECONDS = 0.2  # far beyond the 0.7 ms of a notification; then the acknowledgement counts
-RECEIVE = 1 << 16
 DUMP_TRIES = 10
 # ENXIO: the link has no IPv6 at all, and so no address
 GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
